@@ -1,0 +1,196 @@
+package pollsse
+
+import (
+	"math"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
+)
+
+func init() {
+	httpcaddyfile.RegisterHandlerDirective("poll_sse", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		handler := new(Handler)
+		return handler, handler.UnmarshalCaddyfile(h.Dispenser)
+	})
+	// Whatever guards or rewrites a request runs before us; what answers it, after.
+	httpcaddyfile.RegisterDirectiveOrder("poll_sse", httpcaddyfile.After, "encode")
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	poll_sse [<matcher>] {
+//		interval        <duration>              # 2s
+//		timeout         <duration>              # 10s, one poll
+//		linger          <duration>              # 30s
+//		format          patch|full              # patch
+//		event           <name>                  # unnamed
+//		key             <pointer> <member>      # identity of an array's items; default: `id` where every item has a unique one
+//		query           <name...>|*|none        # which query parameters are forwarded; *
+//		forward_header  <name...>
+//		history         <events> [<size>]       # 1000 8MiB
+//		heartbeat       <duration>              # 15s
+//		retry           <min> [<max>]           # 1s 4s
+//		drain           <duration>              # 3s
+//		max_age         <duration>|off          # 1h
+//		max_pollers     <n>                     # 1000
+//		max_streams     <n>                     # 100000
+//		max_body        <size>                  # 16MiB
+//	}
+//
+// Only key may be repeated, with another pointer.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the directive name
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	seen := make(map[string]bool)
+	for d.NextBlock(0) {
+		name := d.Val()
+		if seen[name] && name != "key" {
+			return d.Errf("%s is already specified", name)
+		}
+		seen[name] = true
+		if err := h.unmarshalSubdirective(name, d); err != nil {
+			return err
+		}
+		if d.NextArg() {
+			return d.ArgErr()
+		}
+		if d.NextBlock(1) {
+			return d.Errf("%s takes no block", name)
+		}
+	}
+	// The rest is checked by Provision, which sees JSON configurations too, but here
+	// an error can name its place.
+	checked := *h
+	checked.setDefaults()
+	if err := checked.check(); err != nil {
+		return d.Err(err.Error())
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) error {
+	switch name {
+	case "interval":
+		return duration(d, &h.Interval)
+	case "timeout":
+		return duration(d, &h.Timeout)
+	case "linger":
+		return duration(d, &h.Linger)
+	case "format":
+		return word(d, &h.Format)
+	case "event":
+		return word(d, &h.Event)
+	case "key":
+		var k arrayKey
+		if !d.Args(&k.Pointer, &k.Member) {
+			return d.ArgErr()
+		}
+		h.Key = append(h.Key, k)
+	case "query":
+		h.Query = d.RemainingArgs()
+		if len(h.Query) == 0 {
+			return d.ArgErr()
+		}
+	case "forward_header":
+		h.ForwardHeader = d.RemainingArgs()
+		if len(h.ForwardHeader) == 0 {
+			return d.ArgErr()
+		}
+	case "history":
+		if err := count(d, &h.History.Events); err != nil {
+			return err
+		}
+		if d.CountRemainingArgs() > 0 {
+			return size(d, &h.History.Size)
+		}
+	case "heartbeat":
+		return duration(d, &h.Heartbeat)
+	case "retry":
+		if err := duration(d, &h.Retry.Min); err != nil {
+			return err
+		}
+		if d.CountRemainingArgs() > 0 {
+			return duration(d, &h.Retry.Max)
+		}
+	case "drain":
+		return duration(d, &h.Drain)
+	case "max_age":
+		if d.CountRemainingArgs() == 1 && d.NextArg() && d.Val() == "off" {
+			h.MaxAge = -1
+			return nil
+		}
+		d.Prev()
+		return duration(d, &h.MaxAge)
+	case "max_pollers":
+		return count(d, &h.MaxPollers)
+	case "max_streams":
+		return count(d, &h.MaxStreams)
+	case "max_body":
+		return size(d, &h.MaxBody)
+	default:
+		return d.Errf("unknown subdirective %q", name)
+	}
+	return nil
+}
+
+// The functions below read one argument. Zero would mean the default in JSON, so
+// here it is an error.
+
+func word(d *caddyfile.Dispenser, field *string) error {
+	if !d.NextArg() || d.Val() == "" {
+		return d.ArgErr()
+	}
+	*field = d.Val()
+	return nil
+}
+
+func duration(d *caddyfile.Dispenser, field *caddy.Duration) error {
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	v, err := caddy.ParseDuration(d.Val())
+	if err != nil {
+		return d.Errf("parsing duration: %v", err)
+	}
+	if v <= 0 {
+		return d.Errf("%s is not a positive duration", d.Val())
+	}
+	*field = caddy.Duration(v)
+	return nil
+}
+
+func count(d *caddyfile.Dispenser, field *int) error {
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	n, err := strconv.Atoi(d.Val())
+	if err != nil || n <= 0 {
+		return d.Errf("%s is not a positive number", d.Val())
+	}
+	*field = n
+	return nil
+}
+
+func size(d *caddyfile.Dispenser, field *int64) error {
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	n, err := humanize.ParseBytes(d.Val())
+	if err != nil {
+		return d.Errf("parsing size: %v", err)
+	}
+	if n == 0 || n > math.MaxInt64 {
+		return d.Errf("%s is not a positive size", d.Val())
+	}
+	*field = int64(n)
+	return nil
+}
+
+// Interface guard.
+var _ caddyfile.Unmarshaler = (*Handler)(nil)

@@ -1,0 +1,202 @@
+package pollsse
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+)
+
+// eventLog remembers what was sent of one document in one format: the head, which
+// is the newest version, and a bounded history of the events that led to it. All
+// streams of a view read from its log, each with a cursor of its own, and nothing
+// is kept for any of them.
+//
+// Each version belongs to the generation of the configuration that polled it.
+// A stream sees no version of a newer generation than its own, and none at all
+// before a poll of its own generation, or of a newer one, has confirmed the head.
+type eventLog struct {
+	eventLogConfig
+	epoch uint64
+
+	mu        sync.Mutex    // guards all below
+	versions  []version     // oldest first; the head is last; empty before the first document
+	snapshot  func() []byte // the event that leads to the head from anywhere
+	atLeast   int           // what the snapshot measures, or less
+	bytes     int           // of the events in versions[1:]
+	confirmed uint64        // the newest generation that polled the head itself
+	floor     uint64        // versions below it were polled by older generations only
+	changed   chan struct{} // closed when there may be something new
+}
+
+// version is one state of the document, and the event that leads to it from the
+// one before. Of the oldest version only the id counts.
+type version struct {
+	id         eventID
+	generation uint64
+	event      []byte
+}
+
+// eventLogConfig says how a log writes its events and how many it keeps.
+type eventLogConfig struct {
+	eventType string                       // "" for unnamed messages
+	whole     func(document []byte) []byte // the data of an event that says the whole document
+	maxEvents int
+	maxBytes  int
+}
+
+// newEventLog returns an empty log with an epoch of its own.
+func newEventLog(c eventLogConfig) *eventLog {
+	var epoch [8]byte
+	rand.Read(epoch[:]) // never fails
+	return &eventLog{
+		eventLogConfig: c,
+		epoch:          binary.BigEndian.Uint64(epoch[:]),
+		changed:        make(chan struct{}),
+	}
+}
+
+// append makes document, polled by generation, the head. The event that leads to
+// it is patch, or the whole document where patch is nil. Only one goroutine at a
+// time may append.
+func (l *eventLog) append(document, patch []byte, generation uint64) {
+	id := eventID{epoch: l.epoch, seq: l.nextSeq(), digest: digestOf(document)}
+	snapshot := sync.OnceValue(func() []byte {
+		return appendEvent(nil, l.eventType, l.whole(document), id)
+	})
+	var event []byte
+	switch {
+	case id.seq == 0 || l.maxEvents == 0: // nothing leads there but the snapshot
+	case patch == nil:
+		event = snapshot()
+	default:
+		event = appendEvent(nil, l.eventType, patch, id)
+	}
+
+	l.mu.Lock()
+	l.versions = append(l.versions, version{id, generation, event})
+	l.snapshot, l.atLeast = snapshot, len(document)
+	l.bytes += len(event)
+	for len(l.versions)-1 > l.maxEvents || l.bytes > l.maxBytes {
+		l.versions = l.versions[1:]
+		l.bytes -= len(l.versions[0].event)
+		l.versions[0].event = nil // nothing leads to the oldest version
+	}
+	if generation > l.confirmed {
+		l.confirmed, l.floor = generation, id.seq
+	}
+	l.wakeAndUnlock()
+}
+
+func (l *eventLog) nextSeq() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.versions) == 0 {
+		return 0
+	}
+	return l.headLocked().id.seq + 1
+}
+
+func (l *eventLog) headLocked() version { return l.versions[len(l.versions)-1] }
+
+// confirm notes that a poll of generation found the document unchanged.
+func (l *eventLog) confirm(generation uint64) {
+	l.mu.Lock()
+	if generation <= l.confirmed || len(l.versions) == 0 {
+		l.mu.Unlock()
+		return
+	}
+	l.confirmed, l.floor = generation, l.headLocked().id.seq
+	l.wakeAndUnlock()
+}
+
+// wakeAndUnlock wakes everybody who waits, without making them wait for the lock.
+func (l *eventLog) wakeAndUnlock() {
+	woken := l.changed
+	l.changed = make(chan struct{})
+	l.mu.Unlock()
+	close(woken)
+}
+
+// resumption says how a place was found.
+type resumption string
+
+const (
+	resumedNothing  resumption = "empty"    // there is nothing that the client may see yet
+	resumedHeld     resumption = "held"     // the log holds the version that the client names
+	resumedDigest   resumption = "digest"   // the log holds another version of the same document
+	resumedSmaller  resumption = "smaller"  // held, but the snapshot is smaller than the events
+	resumedSnapshot resumption = "snapshot" // not held
+)
+
+// batch is what a stream is to write next.
+type batch struct {
+	events  [][]byte
+	cursor  eventID // where the client is when it has read them
+	how     resumption
+	changed <-chan struct{} // closed when there may be more
+}
+
+// after returns what leads from cursor to the head, as far as generation may see
+// it: the events between them where the log holds the cursor's version, and one
+// snapshot where it does not or where that is smaller.
+func (l *eventLog) after(cursor eventID, generation uint64) batch {
+	l.mu.Lock()
+	b := batch{cursor: cursor, how: resumedNothing, changed: l.changed}
+	visible := l.visibleLocked(generation)
+	if visible == 0 {
+		l.mu.Unlock()
+		return b
+	}
+	at, how := l.findLocked(cursor, visible)
+	var size int
+	if at >= 0 {
+		for _, v := range l.versions[at+1 : visible] {
+			b.events = append(b.events, v.event)
+			size += len(v.event)
+		}
+		b.cursor, b.how = l.versions[visible-1].id, how
+	}
+	head, snapshot, atLeast := l.headLocked(), l.snapshot, l.atLeast
+	l.mu.Unlock()
+
+	switch {
+	case head.generation > generation:
+	case at < 0:
+		b.events, b.cursor, b.how = [][]byte{snapshot()}, head.id, resumedSnapshot
+	case len(b.events) > 1 && atLeast < size && len(snapshot()) < size:
+		b.events, b.cursor, b.how = [][]byte{snapshot()}, head.id, resumedSmaller
+	}
+	return b
+}
+
+// visibleLocked returns how many versions a stream of that generation may see.
+func (l *eventLog) visibleLocked(generation uint64) int {
+	if generation > l.confirmed {
+		return 0
+	}
+	n := len(l.versions)
+	for n > 0 && l.versions[n-1].generation > generation {
+		n--
+	}
+	return n
+}
+
+// findLocked returns the index of the version that id names among the visible
+// ones: itself, else the newest of the same document, else -1. Documents of older
+// generations are found by their very id only, which nobody has who was not sent
+// them: handlers that look alike may have changed places.
+func (l *eventLog) findLocked(id eventID, visible int) (int, resumption) {
+	if id == (eventID{}) {
+		return -1, resumedSnapshot
+	}
+	first := l.versions[0].id.seq
+	if at := id.seq - first; id.epoch == l.epoch && id.seq >= first && at < uint64(visible) && l.versions[at].id == id {
+		return int(at), resumedHeld
+	}
+	for at := visible - 1; at >= 0 && l.versions[at].id.seq >= l.floor; at-- {
+		if l.versions[at].id.digest == id.digest {
+			return at, resumedDigest
+		}
+	}
+	return -1, resumedSnapshot
+}

@@ -1,0 +1,475 @@
+// Package integration tests the module from outside: a real Caddy process, real
+// sockets, real clients. The test binary itself is that Caddy (see TestMain).
+package integration
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	_ "github.com/pollsse/caddy-poll-sse"
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
+)
+
+// TestMain makes the test binary the Caddy under test where the environment says so.
+func TestMain(m *testing.M) {
+	if os.Getenv("POLL_SSE_CADDY") != "" {
+		caddycmd.Main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// patience is how long tests wait for what has to happen.
+const patience = 20 * time.Second
+
+// caddy is a Caddy process that serves one site over HTTP/1.1 on a unix socket and
+// over TLS, with HTTP/2 and HTTP/3, on a port.
+type caddy struct {
+	t       *testing.T
+	dir     string
+	port    int
+	process *exec.Cmd
+	exited  chan struct{}
+	log     *buffer
+	h1      *http.Client
+	h2      *http.Client
+	h3      *http.Client
+	admin   *http.Client
+}
+
+// buffer is a bytes.Buffer for two goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+// start runs Caddy with the directives of one site until the test ends.
+func start(t *testing.T, site string) *caddy {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("integration tests start processes; -short leaves them out")
+	}
+	dir, err := os.MkdirTemp("", "sse") // t.TempDir is too long for a socket's path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	c := &caddy{t: t, dir: dir, port: freePort(t)}
+	c.h1 = unixClient(filepath.Join(dir, "h1"))
+	c.admin = unixClient(filepath.Join(dir, "admin"))
+	c.h2 = c.newH2()
+	c.h3 = c.newH3()
+	c.run(site)
+	t.Cleanup(c.stop)
+	return c
+}
+
+// config wraps a site's directives into a Caddyfile.
+func (c *caddy) config(site string) string {
+	return fmt.Sprintf(`{
+	admin unix/%[1]s/admin
+	persist_config off
+	skip_install_trust
+	local_certs
+	auto_https disable_redirects
+	log {
+		level DEBUG
+	}
+}
+(site) {
+	%[3]s
+}
+http://localhost {
+	bind unix/%[1]s/h1
+	import site
+}
+https://localhost:%[2]d {
+	bind 127.0.0.1
+	import site
+}
+`, c.dir, c.port, site)
+}
+
+// run starts the process and waits until it serves.
+func (c *caddy) run(site string) {
+	c.t.Helper()
+	file := filepath.Join(c.dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(c.config(site)), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	c.runArgs("run", "--config", file, "--adapter", "caddyfile")
+	c.eventually("Caddy serves", func() bool {
+		select {
+		case <-c.exited:
+			c.t.Fatalf("Caddy ended:\n%s", c.log)
+		default:
+		}
+		for _, url := range []string{"http://localhost/", "https://localhost:" + strconv.Itoa(c.port) + "/"} {
+			client := c.h1
+			if strings.HasPrefix(url, "https") {
+				client = c.h2
+			}
+			response, err := client.Get(url)
+			if err != nil {
+				return false
+			}
+			response.Body.Close()
+		}
+		return true
+	})
+}
+
+// runArgs starts the process with those arguments.
+func (c *caddy) runArgs(args ...string) {
+	c.t.Helper()
+	c.log = new(buffer)
+	c.exited = make(chan struct{})
+	c.process = exec.Command(os.Args[0], args...)
+	c.process.Env = append(os.Environ(), "POLL_SSE_CADDY=1", "XDG_DATA_HOME="+c.dir, "XDG_CONFIG_HOME="+c.dir)
+	c.process.Stderr, c.process.Stdout = c.log, c.log
+	if err := c.process.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	process, exited := c.process, c.exited
+	go func() {
+		process.Wait()
+		close(exited)
+	}()
+}
+
+// terminate sends SIGTERM and returns how long the process took to end.
+func (c *caddy) terminate() time.Duration {
+	c.t.Helper()
+	began := time.Now()
+	c.process.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.exited:
+	case <-time.After(patience):
+		c.process.Process.Signal(syscall.SIGQUIT)
+		<-c.exited
+		c.t.Fatalf("Caddy did not end:\n%s", c.log)
+	}
+	return time.Since(began)
+}
+
+// stop ends the process and looks through its log for what must never be there.
+func (c *caddy) stop() {
+	select {
+	case <-c.exited:
+	default:
+		c.terminate()
+	}
+	for _, bad := range []string{"DATA RACE", "panic", "internal error"} {
+		if i := strings.Index(c.log.String(), bad); i >= 0 {
+			c.t.Errorf("log of Caddy has %q:\n%.5000s", bad, c.log.String()[max(0, i-300):])
+		}
+	}
+	if c.t.Failed() {
+		lines := strings.Split(c.log.String(), "\n")
+		c.t.Logf("end of Caddy's log:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	}
+}
+
+// reload loads a new configuration into the running process.
+func (c *caddy) reload(site string) error {
+	c.t.Helper()
+	response, err := c.admin.Post("http://localhost/load", "text/caddyfile", strings.NewReader(c.config(site)))
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if body, _ := io.ReadAll(response.Body); response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", response.Status, body)
+	}
+	return nil
+}
+
+// metric returns the value of a sample, written as in the exposition format.
+func (c *caddy) metric(sample string) int {
+	c.t.Helper()
+	response, err := c.admin.Get("http://localhost/metrics")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
+		if value, ok := strings.CutPrefix(lines.Text(), sample+" "); ok {
+			n, err := strconv.ParseFloat(value, 64)
+			if err != nil {
+				c.t.Fatal(err)
+			}
+			return int(n)
+		}
+	}
+	return 0
+}
+
+// goroutines returns the stacks of the process's goroutines.
+func (c *caddy) goroutines() string {
+	c.t.Helper()
+	response, err := c.admin.Get("http://localhost/debug/pprof/goroutine?debug=2")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	stacks, err := io.ReadAll(response.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return string(stacks)
+}
+
+func (c *caddy) eventually(what string, done func() bool) {
+	c.t.Helper()
+	for deadline := time.Now().Add(patience); !done(); {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("waited in vain: %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// client returns the client and base URL for a protocol: h1, h2 or h3.
+func (c *caddy) client(protocol string) (*http.Client, string) {
+	base := "https://localhost:" + strconv.Itoa(c.port)
+	switch protocol {
+	case "h1":
+		return c.h1, "http://localhost"
+	case "h2":
+		return c.h2, base
+	case "h3":
+		return c.h3, base
+	}
+	panic("unknown protocol " + protocol)
+}
+
+var protocols = []string{"h1", "h2", "h3"}
+
+func unixClient(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+		DisableCompression: true,
+	}}
+}
+
+// newH2 returns a client with a connection of its own.
+func (c *caddy) newH2() *http.Client {
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", c.address())
+		},
+		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, // the process makes its own CA
+		ForceAttemptHTTP2:  true,
+		DisableCompression: true,
+	}
+	c.t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func (c *caddy) newH3() *http.Client {
+	transport := &http3.Transport{
+		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true},
+		DisableCompression: true,
+		Dial: func(ctx context.Context, _ string, t *tls.Config, q *quic.Config) (*quic.Conn, error) {
+			return quic.DialAddrEarly(ctx, c.address(), t, q)
+		},
+	}
+	c.t.Cleanup(func() { transport.Close() })
+	return &http.Client{Transport: transport}
+}
+
+func (c *caddy) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port)) }
+
+// freePort returns a port that is free for TCP and UDP.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 20 {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		address := listener.Addr().(*net.TCPAddr)
+		packets, err := net.ListenPacket("udp", address.String())
+		if err == nil {
+			packets.Close()
+			return address.Port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+// connection is an open stream.
+type connection struct {
+	*sse.Reader
+	response *http.Response
+	cancel   context.CancelFunc
+}
+
+func (s *connection) close() {
+	s.cancel()
+	s.response.Body.Close()
+}
+
+// connect asks for path as an EventSource does. Headers come in pairs.
+func (c *caddy) connect(protocol, path, lastEventID string, header ...string) (*connection, error) {
+	client, base := c.client(protocol)
+	return connectTo(client, base+path, lastEventID, header...)
+}
+
+func connectTo(client *http.Client, url, lastEventID string, header ...string) (*connection, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	request.Header.Set("Accept", "text/event-stream")
+	if lastEventID != "" {
+		request.Header.Set("Last-Event-ID", lastEventID)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		request.Header.Set(header[i], header[i+1])
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	return &connection{sse.NewReader(response.Body), response, cancel}, nil
+}
+
+// open connects, expects a stream, and closes it when the test ends.
+func (c *caddy) open(protocol, path, lastEventID string, header ...string) *connection {
+	c.t.Helper()
+	s, err := c.connect(protocol, path, lastEventID, header...)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(s.close)
+	if got := s.response.Header.Get("Content-Type"); s.response.StatusCode != http.StatusOK || got != "text/event-stream; charset=utf-8" {
+		c.t.Fatalf("%s with Content-Type %q", s.response.Status, got)
+	}
+	return s
+}
+
+// next returns the next event, which has to come.
+func (c *caddy) next(s *connection) sse.Event {
+	c.t.Helper()
+	e, err := c.tryNext(s)
+	if err != nil {
+		c.t.Fatalf("next event: %v", err)
+	}
+	return e
+}
+
+var errSilence = errors.New("no event came")
+
+func (c *caddy) tryNext(s *connection) (sse.Event, error) {
+	timer := time.AfterFunc(patience, s.cancel)
+	e, err := s.Next()
+	if !timer.Stop() && err != nil {
+		err = errSilence
+	}
+	return e, err
+}
+
+// upstream is a backend that serves one JSON document, or whatever answer says.
+type upstream struct {
+	*httptest.Server
+	mu     sync.Mutex
+	body   string
+	answer http.HandlerFunc // instead of body, where not nil
+	polls  []*http.Request
+}
+
+func newUpstream(t *testing.T, body string) *upstream {
+	u := &upstream{body: body}
+	u.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		u.mu.Lock()
+		body, answer := u.body, u.answer
+		if len(u.polls) < 100_000 {
+			u.polls = append(u.polls, r.Clone(context.Background()))
+		}
+		u.mu.Unlock()
+		if answer != nil {
+			answer(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, body)
+	}))
+	t.Cleanup(func() {
+		u.CloseClientConnections()
+		u.Close()
+	})
+	return u
+}
+
+// set changes the document, and ends any other answer.
+func (u *upstream) set(body string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.body, u.answer = body, nil
+}
+
+func (u *upstream) setAnswer(answer http.HandlerFunc) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.answer = answer
+}
+
+// count returns how many polls there were.
+func (u *upstream) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.polls)
+}
+
+func (u *upstream) lastPoll() *http.Request {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.polls[len(u.polls)-1]
+}
+
+// site is the usual site: everything under /api is polled from u.
+func (u *upstream) site(subdirectives string) string {
+	return fmt.Sprintf("poll_sse /api/* {\n%s\n}\nreverse_proxy /api/* %s", subdirectives, u.Listener.Addr())
+}

@@ -1,0 +1,514 @@
+// Package pollsse is a Caddy module that turns a polled JSON endpoint into a live
+// stream of its changes (Server-Sent Events) that clients can resume.
+//
+//	upstream ──▶ poller ──▶ diff ──▶ event ──▶ eventLog ──▶ stream ──▶ client
+//	             GET 200/304  patch    frame     history     cursor     text/event-stream
+//
+// A poller asks the upstream for a document on an interval, once for all clients.
+// Where the document has changed, diff says how, as a JSON Patch; the event that
+// carries it gets an id and goes to the event log, which keeps the newest document
+// and a bounded history. Every stream is a cursor into that log, so that new,
+// resuming, slow and live clients are one case: each is sent the events after its
+// cursor, or one snapshot of the document where the log no longer holds its place.
+//
+// Data moves to the right only, and nothing on the right knows what is on its left.
+//
+// # Promises
+//
+// Every state of the document that the poller saw is delivered, or replaced by one
+// later snapshot, to every client that stays or comes back: no gap, no repeat.
+//
+// A poll carries nothing of a client that is not part of the key under which its
+// document is shared.
+//
+// # Goroutines
+//
+// There is one for each resource, ended and waited for by the pool that holds it.
+// Streams run on the goroutines of their requests.
+package pollsse
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+	"golang.org/x/net/http/httpguts"
+
+	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler answers requests for an event stream (GET with text/event-stream in
+// Accept) with the changes of the JSON document that the rest of the route serves
+// under the same URL. It polls the document through the rest of the route, once for
+// all clients. Other requests pass to the next handler.
+type Handler struct {
+	// The time from the start of a poll to the start of the next, ±10 %. Failures
+	// lengthen it, up to 30s or the interval itself. Default: 2s.
+	Interval caddy.Duration `json:"interval,omitempty"`
+
+	// How long one poll may take. Default: 10s.
+	Timeout caddy.Duration `json:"timeout,omitempty"`
+
+	// How long polling goes on, and the history is kept, after the last client has
+	// left. Default: 30s.
+	Linger caddy.Duration `json:"linger,omitempty"`
+
+	// What events are: "patch" for JSON Patches, or "full" for whole documents, of
+	// which only the newest is sent. Clients may choose with the query parameter
+	// sse_format. Default: patch.
+	Format string `json:"format,omitempty"`
+
+	// The type of the events, for clients that listen for a name; not one of open,
+	// error, message, snapshot, status and ping. Default: none, so that they reach
+	// onmessage.
+	Event string `json:"event,omitempty"`
+
+	// What tells the items of an array apart. Default: the member id, where every
+	// item of the array has one and no two have the same.
+	Key []arrayKey `json:"key,omitempty"`
+
+	// The names of the query parameters that are forwarded to the upstream; ["*"]
+	// for all, ["none"] for none. Requests that differ in others share a document.
+	// Default: ["*"].
+	Query []string `json:"query,omitempty"`
+
+	// The names of the header fields that are forwarded to the upstream. Only
+	// clients that send the same values share a document. Default: none, not even
+	// cookies and authorization.
+	ForwardHeader []string `json:"forward_header,omitempty"`
+
+	// How much is kept for clients that come back. One that was away for longer
+	// gets the whole document.
+	History history `json:"history,omitzero"`
+
+	// After how long a silence a comment is sent, so that nobody on the way takes
+	// the connection for dead. Default: 15s.
+	Heartbeat caddy.Duration `json:"heartbeat,omitempty"`
+
+	// After which time clients reconnect, drawn for each connection. Default: 1s to
+	// 4s; where only min is given, max is four times that.
+	Retry retry `json:"retry,omitzero"`
+
+	// Over what time the streams of an unloaded configuration end, so that not all
+	// clients reconnect at once. Default: 3s.
+	Drain caddy.Duration `json:"drain,omitempty"`
+
+	// How long a stream lasts, ±10 %, until the client has to reconnect, and so to
+	// pass again whatever guards the route. Negative: for ever. Default: 1h.
+	MaxAge caddy.Duration `json:"max_age,omitempty"`
+
+	// How many documents may be polled at a time. Clients that ask for more are told
+	// to come back later. Default: 1000.
+	MaxPollers int `json:"max_pollers,omitempty"`
+
+	// How many streams may be open at a time. Default: 100000.
+	MaxStreams int `json:"max_streams,omitempty"`
+
+	// The size in bytes that a document may have; a larger one is not good, and the
+	// last good one is kept. Default: 16 MiB.
+	MaxBody int64 `json:"max_body,omitempty"`
+
+	key          string        // of the resource pool
+	pool         *resourcePool // referred to from Provision to Cleanup
+	ordinalKey   ordinalKey    // among identical handlers of the server
+	generation   uint64        // grows with each handler that is provisioned
+	writeTimeout time.Duration // of the server, 0 if none
+	logger       *zap.Logger
+	draining     chan struct{} // closed when the configuration is unloaded
+	beginDrain   func()
+	exiting      chan struct{} // closed when the process ends
+	beginExit    func()
+}
+
+// arrayKey names the member that tells the items of an array apart.
+type arrayKey struct {
+	// Where the array is: a JSON Pointer (RFC 6901), "" for the document itself.
+	Pointer string `json:"pointer"`
+
+	// The name of the member.
+	Member string `json:"member"`
+}
+
+// history bounds what is kept of a document's changes.
+type history struct {
+	// The number of events. Default: 1000.
+	Events int `json:"events,omitempty"`
+
+	// Their size in bytes. Default: 8 MiB.
+	Size int64 `json:"size,omitempty"`
+}
+
+// retry is a range to draw from.
+type retry struct {
+	Min caddy.Duration `json:"min,omitempty"`
+	Max caddy.Duration `json:"max,omitempty"`
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.poll_sse",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// generations counts the handlers that were ever provisioned.
+var generations atomic.Uint64
+
+// ordinals counts, in an atomic.Int64, the handlers of a server that are configured
+// alike, so that each has resources of its own.
+var ordinals = caddy.NewUsagePool()
+
+type ordinalKey struct {
+	server *caddyhttp.Server // a new one in each configuration
+	config string
+}
+
+// Provision fills in the defaults and checks the configuration. It starts nothing:
+// validating a configuration provisions it too.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	h.draining, h.exiting = make(chan struct{}), make(chan struct{})
+	h.beginDrain = sync.OnceFunc(func() { close(h.draining) })
+	h.beginExit = sync.OnceFunc(func() { close(h.exiting) })
+	h.setDefaults()
+	if err := h.check(); err != nil {
+		return err
+	}
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return errors.New("poll_sse works only in the routes of an HTTP server")
+	}
+	if h.writeTimeout = time.Duration(server.WriteTimeout); h.writeTimeout > 0 {
+		h.logger.Warn("the server's write_timeout ends event streams early; clients reconnect and resume",
+			zap.Duration("write_timeout", h.writeTimeout))
+	}
+	if err := registerMetrics(ctx); err != nil {
+		return fmt.Errorf("registering metrics: %w", err)
+	}
+	config, err := json.Marshal(h)
+	if err != nil {
+		return fmt.Errorf("encoding configuration: %w", err)
+	}
+	h.ordinalKey = ordinalKey{server, string(config)}
+	counter, _ := ordinals.LoadOrStore(h.ordinalKey, new(atomic.Int64))
+	ordinal := counter.(*atomic.Int64).Add(1)
+	h.key = lengthPrefixed(server.Name(), h.ordinalKey.config, strconv.FormatInt(ordinal, 10))
+	pool, _, err := resourcePools.LoadOrNew(h.key, newResourcePool)
+	if err != nil {
+		return fmt.Errorf("making resource pool: %w", err)
+	}
+	h.pool = pool.(*resourcePool)
+	h.generation = generations.Add(1)
+	// What Caddy does later in a configuration's life comes after its server has
+	// waited for the streams to end.
+	server.RegisterOnShutdown(h.shutDown)
+	return nil
+}
+
+// shutDown ends the streams: at once where the process ends, else spread over the
+// drain time, as long as the process does not end meanwhile. The server calls it on
+// a goroutine of its own.
+func (h *Handler) shutDown() {
+	h.beginDrain()
+	over := time.After(time.Duration(h.Drain))
+	check := time.NewTicker(20 * time.Millisecond)
+	defer check.Stop()
+	for {
+		if caddy.Exiting() {
+			h.beginExit()
+			return
+		}
+		select {
+		case <-over:
+			return
+		case <-check.C:
+		}
+	}
+}
+
+func (h *Handler) isDraining() bool {
+	select {
+	case <-h.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// Cleanup releases what Provision took.
+func (h *Handler) Cleanup() error {
+	if h.pool == nil {
+		return nil // not provisioned to the end
+	}
+	h.beginDrain()
+	h.pool.retire(h.generation)
+	_, err := resourcePools.Delete(h.key)
+	ordinals.Delete(h.ordinalKey)
+	return err
+}
+
+// ServeHTTP serves a stream, or passes the request on.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if !wantsStream(r) {
+		if r.Method == http.MethodGet {
+			w.Header().Add("Vary", "Accept") // RFC 9110 §12.5.5
+		}
+		return next.ServeHTTP(w, r)
+	}
+	format, err := h.format(r)
+	if err != nil {
+		return caddyhttp.Error(http.StatusBadRequest, err)
+	}
+	pooled, _, err := resourcePools.LoadOrNew(h.key, newResourcePool)
+	if err != nil {
+		return err
+	}
+	defer resourcePools.Delete(h.key)
+	pool := pooled.(*resourcePool)
+	src := &source{h.generation, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server), h.logger}
+	t := h.newTarget(r)
+	id := lastEventID(r)
+	for !h.isDraining() {
+		res, over := pool.join(h, t)
+		if over != "" {
+			return h.refuse(w, r, over)
+		}
+		res.follow(src)
+		switch res.firstPoll(r.Context(), h.generation, id != "") {
+		case verdictServe:
+			defer pool.leave(h, res)
+			return h.serveStream(w, r, res, format, id)
+		case verdictPass:
+			pool.leave(h, res)
+			return next.ServeHTTP(w, r)
+		case verdictGone:
+			pool.leave(h, res)
+			return nil
+		case verdictSuperseded:
+			pool.leave(h, res)
+			return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
+		case verdictEnded: // another one takes its place
+			pool.leave(h, res)
+		}
+	}
+	return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
+}
+
+// serveStream answers r with the events of a resource.
+func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resource, format, id string) error {
+	streamsOpen.Inc()
+	defer streamsOpen.Dec()
+	cursor, _ := parseEventID(id)
+	s := stream{
+		handler:  h,
+		resource: res,
+		log:      res.view(format),
+		cursor:   cursor,
+		response: response{w, http.NewResponseController(w)},
+	}
+	s.response.begin()
+	s.logEnd(s.serve(r.Context(), preamble(r, between(h.Retry.Min, h.Retry.Max))))
+	return nil // the header is written: an error would start error routes on top of it
+}
+
+// refuse tells a client that a limit keeps out to come back later.
+func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, over limit) error {
+	refusalsTotal.WithLabelValues(string(over)).Inc()
+	h.logger.Warn("limit reached; telling client to come back later", zap.String("limit", string(over)))
+	return turnAway(w, r, between(caddy.Duration(15*time.Second), caddy.Duration(60*time.Second)))
+}
+
+// wantsStream reports whether r asks for an event stream by name: */* does not.
+func wantsStream(r *http.Request) bool {
+	if r.Method != http.MethodGet {
+		return false
+	}
+	for _, header := range r.Header["Accept"] {
+		for mediaRange := range strings.SplitSeq(header, ",") {
+			name, parameters, _ := strings.Cut(mediaRange, ";")
+			if strings.EqualFold(strings.TrimSpace(name), "text/event-stream") && !zeroWeight(parameters) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// zeroWeight reports whether parameters say q=0 (RFC 9110 §12.4.2).
+func zeroWeight(parameters string) bool {
+	for parameter := range strings.SplitSeq(parameters, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
+		if strings.EqualFold(strings.TrimSpace(name), "q") {
+			weight, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			return err == nil && weight == 0
+		}
+	}
+	return false
+}
+
+// Formats of events.
+const (
+	formatPatch = "patch"
+	formatFull  = "full"
+)
+
+// format returns what the client wishes its events to be.
+func (h *Handler) format(r *http.Request) (string, error) {
+	if !strings.Contains(r.URL.RawQuery, "sse_") {
+		return h.Format, nil
+	}
+	query := r.URL.Query()
+	if query.Has("sse_select") {
+		return "", errors.New("sse_select is not allowed here")
+	}
+	switch format := query.Get("sse_format"); format {
+	case "":
+		return h.Format, nil
+	case formatPatch, formatFull:
+		return format, nil
+	default:
+		return "", fmt.Errorf("sse_format must be patch or full, not %q", format)
+	}
+}
+
+// eventLogs returns how the log of each format is kept.
+func (h *Handler) eventLogs() map[string]eventLogConfig {
+	return map[string]eventLogConfig{
+		formatPatch: {
+			eventType: h.Event,
+			whole:     jsondiff.Whole,
+			maxEvents: h.History.Events,
+			maxBytes:  int(h.History.Size),
+		},
+		formatFull: { // only the newest document is ever sent
+			eventType: h.Event,
+			whole:     func(document []byte) []byte { return document },
+		},
+	}
+}
+
+func (h *Handler) setDefaults() {
+	setDefault(&h.Interval, caddy.Duration(2*time.Second))
+	setDefault(&h.Timeout, caddy.Duration(10*time.Second))
+	setDefault(&h.Linger, caddy.Duration(30*time.Second))
+	setDefault(&h.Format, formatPatch)
+	setDefault(&h.History.Events, 1000)
+	setDefault(&h.History.Size, 8<<20)
+	setDefault(&h.Heartbeat, caddy.Duration(15*time.Second))
+	if h.Retry.Min != 0 {
+		setDefault(&h.Retry.Max, 4*h.Retry.Min)
+	}
+	setDefault(&h.Retry.Min, caddy.Duration(time.Second))
+	setDefault(&h.Retry.Max, caddy.Duration(4*time.Second))
+	setDefault(&h.Drain, caddy.Duration(3*time.Second))
+	setDefault(&h.MaxAge, caddy.Duration(time.Hour))
+	setDefault(&h.MaxPollers, 1000)
+	setDefault(&h.MaxStreams, 100_000)
+	setDefault(&h.MaxBody, 16<<20)
+	if len(h.Query) == 0 {
+		h.Query = []string{"*"}
+	}
+	for i, name := range h.ForwardHeader {
+		h.ForwardHeader[i] = http.CanonicalHeaderKey(name)
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// check returns the first thing that is wrong with the configuration.
+func (h *Handler) check() error {
+	for _, d := range []struct {
+		name  string
+		value caddy.Duration
+	}{
+		{"interval", h.Interval},
+		{"timeout", h.Timeout},
+		{"linger", h.Linger},
+		{"heartbeat", h.Heartbeat},
+		{"retry", h.Retry.Min},
+		{"drain", h.Drain},
+	} {
+		if time.Duration(d.value) < time.Millisecond {
+			return fmt.Errorf("%s must be at least 1ms", d.name)
+		}
+	}
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{
+		{"history events", int64(h.History.Events)},
+		{"history size", h.History.Size},
+		{"max_pollers", int64(h.MaxPollers)},
+		{"max_streams", int64(h.MaxStreams)},
+		{"max_body", h.MaxBody},
+	} {
+		if n.value < 1 {
+			return fmt.Errorf("%s must be positive", n.name)
+		}
+	}
+	switch {
+	case h.Format != formatPatch && h.Format != formatFull:
+		return fmt.Errorf("format must be patch or full, not %q", h.Format)
+	case h.Event != "" && !validEventType(h.Event):
+		return fmt.Errorf("event cannot be %q: reserved, or not a single line", h.Event)
+	case h.Retry.Max < h.Retry.Min:
+		return errors.New("retry must not have a maximum below its minimum")
+	case len(h.Query) > 1 && (slices.Contains(h.Query, "*") || slices.Contains(h.Query, "none")):
+		return errors.New("query takes * or none alone, or names")
+	}
+	for i, k := range h.Key {
+		if !jsondiff.ValidPointer(k.Pointer) {
+			return fmt.Errorf("key %q is not a JSON Pointer (RFC 6901)", k.Pointer)
+		}
+		if slices.ContainsFunc(h.Key[:i], func(other arrayKey) bool { return other.Pointer == k.Pointer }) {
+			return fmt.Errorf("key %q is given twice", k.Pointer)
+		}
+	}
+	for i, name := range h.ForwardHeader {
+		if !forwardable(name) {
+			return fmt.Errorf("forward_header cannot forward %q", name)
+		}
+		if slices.Contains(h.ForwardHeader[:i], name) {
+			return fmt.Errorf("forward_header names %s twice", name)
+		}
+	}
+	return nil
+}
+
+// forwardable reports whether a header field can be part of a poll: those that
+// belong to one connection or one exchange cannot.
+func forwardable(name string) bool {
+	switch name {
+	case "Accept", "Accept-Encoding", "Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Last-Event-Id",
+		"Proxy-Connection", "Range", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return false
+	}
+	return httpguts.ValidHeaderFieldName(name) && !strings.HasPrefix(name, "If-")
+}
+
+// Interface guards.
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

@@ -1,0 +1,322 @@
+package pollsse
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"mime"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
+)
+
+// source is where polls go: the rest of the route that a stream request of one
+// generation of the configuration took.
+type source struct {
+	generation uint64
+	next       caddyhttp.Handler
+	server     *caddyhttp.Server
+	logger     *zap.Logger
+}
+
+// poller asks for one document again and again. It knows when to ask, how to ask
+// and what counts as good, and keeps what the next poll has to be compared with.
+// Only one goroutine may use it.
+type poller struct {
+	target   target
+	interval time.Duration
+	timeout  time.Duration
+	maxBody  int64
+
+	validators validators
+	body       []byte // of the last good answer
+	generation uint64 // whose source gave validators and body
+	failures   int    // since the last good poll
+}
+
+// validators make a request conditional (RFC 9110 §13.1).
+type validators struct{ etag, lastModified string }
+
+// pollResult is what became of one poll.
+type pollResult struct {
+	kind       pollKind
+	status     int                // of the answer, 0 where there was none
+	cause      string             // one word, where the poll was not good
+	err        error              // more about the cause
+	document   *jsondiff.Document // of a good poll whose bytes are new
+	retryAfter time.Duration
+}
+
+// pollKind classifies polls.
+type pollKind string
+
+const (
+	pollGood        pollKind = "good"         // a document, perhaps the same
+	pollUnchanged   pollKind = "unchanged"    // the same bytes
+	pollNotModified pollKind = "not_modified" // 304
+	pollRejected    pollKind = "rejected"     // an answer that is no good document
+	pollFailed      pollKind = "failed"       // no answer, or one that is no 200
+	pollNative      pollKind = "native"       // the upstream streams by itself
+)
+
+func (r pollResult) good() bool {
+	return r.kind == pollGood || r.kind == pollUnchanged || r.kind == pollNotModified
+}
+
+// withdrawn reports whether the upstream says that the document is not, or no
+// longer, for us. A 403 with Retry-After is a rate limit.
+func (r pollResult) withdrawn() bool {
+	return r.status == http.StatusUnauthorized || r.status == http.StatusGone ||
+		r.status == http.StatusForbidden && r.retryAfter == 0
+}
+
+// passes reports whether a client that connects while there is no document shall
+// see the upstream's answer to its own request rather than a stream.
+func (r pollResult) passes(resuming bool) bool {
+	switch {
+	case r.kind == pollNative:
+		return true
+	case r.status < 400 || r.status > 499:
+		return false
+	case resuming || r.status == http.StatusForbidden:
+		return r.withdrawn()
+	}
+	switch r.status {
+	case http.StatusRequestTimeout, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false // it may be different in a moment
+	}
+	return true
+}
+
+// poll asks src once.
+func (p *poller) poll(ctx context.Context, src *source) pollResult {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	rec := &recorder{header: make(http.Header), limit: p.maxBody}
+	r, err := p.target.newRequest(ctx, src.server, rec)
+	if err != nil {
+		return pollResult{kind: pollFailed, cause: "request", err: err}
+	}
+	if src.generation != p.generation {
+		p.validators, p.body = validators{}, nil // they were another source's
+	}
+	p.validators.apply(r.Header)
+	err = serve(src, rec, r)
+	result := p.judge(ctx, rec, err)
+	if result.kind == pollGood || result.kind == pollUnchanged {
+		p.validators, p.generation = newValidators(rec.header), src.generation
+	}
+	return result
+}
+
+// serve calls the rest of the route, and turns a panic into an error: in our
+// goroutine it would end the process.
+func serve(src *source, w http.ResponseWriter, r *http.Request) (err error) {
+	defer func() {
+		switch v := recover(); v {
+		case nil:
+		case http.ErrAbortHandler: // how reverse_proxy says that the body broke off
+			err = http.ErrAbortHandler
+		default:
+			err = fmt.Errorf("handler panicked: %v", v)
+			src.logger.Error("handler panicked during a poll", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	return src.next.ServeHTTP(w, r)
+}
+
+// judge says what an answer is good for.
+func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult {
+	var handlerError caddyhttp.HandlerError
+	if errors.As(err, &handlerError) && rec.status == 0 {
+		rec.status = handlerError.StatusCode
+	} else if err == nil && rec.status == 0 {
+		rec.status = http.StatusNotFound // nobody in the route answers
+	}
+	result := pollResult{kind: pollFailed, status: rec.status, err: err}
+	switch {
+	case rec.native:
+		result.kind = pollNative
+	case ctx.Err() != nil:
+		result.status, result.cause = 0, "timeout"
+	case rec.status == http.StatusNotModified && p.validators == validators{}:
+		result.cause = "unasked_304"
+	case rec.status == http.StatusNotModified:
+		result.kind = pollNotModified
+	case rec.status >= 300 && rec.status < 400:
+		result.cause = "redirect"
+	case rec.status != 0 && rec.status != http.StatusOK:
+		result.cause = "status"
+		result.retryAfter = retryAfter(rec.status, rec.header)
+	case rec.tooLarge:
+		result.kind, result.cause = pollRejected, "too_large"
+	case errors.Is(err, http.ErrAbortHandler), rec.status != 0 && err != nil, rec.truncated():
+		result.kind, result.cause = pollRejected, "incomplete"
+	case err != nil:
+		result.cause = "error"
+	case rec.encoded():
+		result.kind, result.cause = pollRejected, "encoded"
+	case p.body != nil && bytes.Equal(rec.body, p.body):
+		result.kind = pollUnchanged
+	default:
+		document, err := jsondiff.Parse(rec.body)
+		if err != nil {
+			result.kind, result.cause, result.err = pollRejected, "invalid", err
+			break
+		}
+		p.body = rec.body
+		result.kind, result.document = pollGood, document
+	}
+	return result
+}
+
+// newValidators takes the validators of an answer.
+func newValidators(header http.Header) validators {
+	v := validators{etag: header.Get("ETag")}
+	// A document that changes twice in one second keeps its Last-Modified, so that
+	// alone says nothing before the second is over (RFC 9110 §8.8.2.2).
+	modified, err := http.ParseTime(header.Get("Last-Modified"))
+	date, err2 := http.ParseTime(header.Get("Date"))
+	if err == nil && err2 == nil && date.Sub(modified) >= 2*time.Second {
+		v.lastModified = header.Get("Last-Modified")
+	}
+	return v
+}
+
+func (v validators) apply(header http.Header) {
+	if v.etag != "" {
+		header.Set("If-None-Match", v.etag)
+	} else if v.lastModified != "" {
+		header.Set("If-Modified-Since", v.lastModified)
+	}
+}
+
+const (
+	maxRetryAfter = 10 * time.Minute // however long the upstream wishes
+	maxBackoff    = 30 * time.Second // unless the interval is longer
+	confirmAfter  = time.Second      // when a withdrawal is asked for again
+)
+
+// next returns when to poll again after a poll that began at start and has just
+// ended, and until when the upstream wants to be left alone, whatever happens.
+func (p *poller) next(start time.Time, result pollResult) (at, notBefore time.Time) {
+	now := time.Now()
+	if result.good() {
+		p.failures = 0
+		return start.Add(jitter(p.interval)), now
+	}
+	p.failures++
+	at = now.Add(p.backoff())
+	if result.withdrawn() && p.failures == 1 {
+		at = now.Add(confirmAfter)
+	}
+	return at, now.Add(result.retryAfter)
+}
+
+// backoff doubles with each failure, from twice the interval up to the larger of
+// the interval and maxBackoff, and is then drawn from its upper half.
+func (p *poller) backoff() time.Duration {
+	longest := max(p.interval, maxBackoff)
+	wait := longest
+	if p.failures < 30 && p.interval < longest>>p.failures {
+		wait = p.interval << p.failures
+	}
+	return max(p.interval, wait/2+rand.N(wait/2+1))
+}
+
+// jitter spreads d by ±10 %, so that pollers do not fall into step.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// retryAfter returns how long the upstream wants to be left alone (RFC 9110
+// §10.2.3), 0 where it does not say or says it with a status that has no use for it.
+func retryAfter(status int, header http.Header) time.Duration {
+	switch status {
+	case http.StatusForbidden, http.StatusTooManyRequests, http.StatusServiceUnavailable:
+	default:
+		return 0
+	}
+	value := header.Get("Retry-After")
+	if value == "" {
+		return 0
+	}
+	wait := time.Duration(0)
+	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(value); err == nil {
+		wait = time.Until(at)
+	} else {
+		return 0
+	}
+	return min(max(wait, 1), maxRetryAfter)
+}
+
+// recorder is the ResponseWriter of a poll. It takes the body of a 200 up to a
+// limit, and refuses to read a stream.
+type recorder struct {
+	header   http.Header
+	status   int
+	body     []byte
+	limit    int64
+	ignored  int64 // bytes of a body that nobody wants
+	native   bool
+	tooLarge bool
+}
+
+func (w *recorder) Header() http.Header { return w.header }
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status != 0 || status < 200 { // an informational answer precedes the final one
+		return
+	}
+	w.status = status
+	w.header = w.header.Clone() // later changes are trailers
+	mediaType, _, _ := mime.ParseMediaType(w.header.Get("Content-Type"))
+	w.native = status == http.StatusOK && mediaType == "text/event-stream"
+	if length, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil && length > 0 && length <= w.limit {
+		w.body = make([]byte, 0, min(length, 1<<20)) // no more on the word of the upstream
+	}
+}
+
+var errUnwanted = errors.New("poll_sse: the rest of this body is not wanted")
+
+func (w *recorder) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	switch {
+	case w.native:
+		return 0, errUnwanted
+	case w.status != http.StatusOK:
+		// A short body is read to its end, so that the connection can be used again.
+		if w.ignored += int64(len(p)); w.ignored > 64<<10 {
+			return 0, errUnwanted
+		}
+		return len(p), nil
+	case int64(len(w.body)+len(p)) > w.limit:
+		w.tooLarge, w.body = true, nil
+		return 0, errUnwanted
+	}
+	w.body = append(w.body, p...)
+	return len(p), nil
+}
+
+// Flush does nothing: nobody sees a part of the answer.
+func (w *recorder) Flush() {}
+
+func (w *recorder) truncated() bool {
+	length, err := strconv.Atoi(w.header.Get("Content-Length"))
+	return err == nil && length != len(w.body)
+}
+
+func (w *recorder) encoded() bool {
+	coding := w.header.Get("Content-Encoding")
+	return coding != "" && coding != "identity"
+}

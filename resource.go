@@ -1,0 +1,304 @@
+package pollsse
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
+)
+
+// resource is one polled document, shared by all clients whose requests are alike
+// and by all generations of the configuration. Its goroutine polls and feeds the
+// views; [resource.close] ends it.
+type resource struct {
+	key     string
+	poller  poller
+	keys    []jsondiff.Key
+	logs    map[string]eventLogConfig // by format
+	cancel  context.CancelFunc
+	stopped chan struct{} // closed when the goroutine has ended
+	ended   chan struct{} // closed when no stream may follow the resource any longer
+	wake    chan struct{} // holds one token when there is a new source
+
+	// Fields of the [resourcePool], guarded by its lock.
+	users     int
+	idleSince time.Time
+	linger    *time.Timer
+
+	mu        sync.Mutex           // guards all below
+	source    *source              // nil while nobody's route may be polled
+	views     map[string]*eventLog // by format
+	document  *jsondiff.Document   // as sent; nil before the first good poll
+	polledBy  uint64               // the generation that polled the document first
+	confirmed uint64               // the newest generation that polled it
+	last      pollResult           // of the newest poll
+	lastBy    uint64               // its generation, 0 before the first
+	polled    chan struct{}        // closed after the next poll
+}
+
+// newResource returns a resource that polls as soon as it has a source.
+func newResource(h *Handler, t target, key string) *resource {
+	// Polls outlive the request that began them and the configuration that it came
+	// with, whose contexts both end too early; the pool ends this one.
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &resource{
+		key: key,
+		poller: poller{
+			target:   t,
+			interval: time.Duration(h.Interval),
+			timeout:  time.Duration(h.Timeout),
+			maxBody:  h.MaxBody,
+		},
+		logs:    h.eventLogs(),
+		cancel:  cancel,
+		stopped: make(chan struct{}),
+		ended:   make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+		views:   make(map[string]*eventLog),
+		polled:  make(chan struct{}),
+	}
+	for _, k := range h.Key {
+		r.keys = append(r.keys, jsondiff.Key{Pointer: k.Pointer, Member: k.Member})
+	}
+	go r.run(ctx)
+	return r
+}
+
+// close ends the goroutine and waits for it.
+func (r *resource) close() {
+	r.cancel()
+	<-r.stopped
+}
+
+// follow makes src the source, unless a newer generation has given one.
+func (r *resource) follow(src *source) {
+	r.mu.Lock()
+	newer := r.source == nil || src.generation > r.source.generation
+	if newer && src.generation >= r.lastBy {
+		r.source = src
+	}
+	r.mu.Unlock()
+	if newer {
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// unfollow forgets the source if it is of that generation.
+func (r *resource) unfollow(generation uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.source != nil && r.source.generation == generation {
+		r.source = nil
+	}
+}
+
+func (r *resource) currentSource() *source {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.source
+}
+
+// isEnded reports whether the upstream has withdrawn the document.
+func (r *resource) isEnded() bool {
+	select {
+	case <-r.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// hasDocument reports whether there ever was a good poll.
+func (r *resource) hasDocument() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.document != nil
+}
+
+// view returns the log that streams of that format read.
+func (r *resource) view(format string) *eventLog {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.views[format]
+	if l == nil {
+		l = newEventLog(r.logs[format])
+		if r.document != nil {
+			l.append(r.document.Bytes(), nil, r.polledBy)
+			l.confirm(r.confirmed)
+		}
+		r.views[format] = l
+	}
+	return l
+}
+
+// run polls until ctx ends or the upstream withdraws the document.
+func (r *resource) run(ctx context.Context) {
+	defer close(r.stopped)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var notBefore time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake: // a new source is asked at once, unless it was told not to
+			timer.Reset(time.Until(notBefore))
+			continue
+		case <-timer.C:
+		}
+		src := r.currentSource()
+		if src == nil {
+			continue // until there is one, which wakes us
+		}
+		start := time.Now()
+		result := r.poll(ctx, src)
+		if ctx.Err() != nil {
+			return
+		}
+		if r.settle(src, result) {
+			return
+		}
+		var at time.Time
+		at, notBefore = r.poller.next(start, result)
+		if notBefore.After(at) {
+			at = notBefore
+		}
+		timer.Reset(time.Until(at))
+	}
+}
+
+// poll polls and publishes what is new.
+func (r *resource) poll(ctx context.Context, src *source) (result pollResult) {
+	defer func() {
+		// A fault of ours must not end the web server around us.
+		if v := recover(); v != nil {
+			src.logger.Error("poll panicked", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			result = pollResult{kind: pollFailed, cause: "panic", err: fmt.Errorf("poll panicked: %v", v)}
+		}
+	}()
+	began := time.Now()
+	result = r.poller.poll(ctx, src)
+	if result.good() {
+		r.publish(result.document, src.generation)
+	}
+	pollsTotal.WithLabelValues(string(result.kind)).Inc()
+	src.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.Int("status", result.status), zap.Duration("duration", time.Since(began)))
+	return result
+}
+
+// publish appends document to all views where its value is new; a nil document
+// stands for the one held.
+func (r *resource) publish(document *jsondiff.Document, generation uint64) {
+	r.mu.Lock()
+	old := r.document
+	r.mu.Unlock()
+
+	var patch []byte
+	changed := document != nil && old == nil
+	if document != nil && old != nil {
+		patch, changed = diff(old, document, r.keys)
+	}
+
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if changed {
+		r.document, r.polledBy = document, generation
+		for _, l := range r.views {
+			l.append(document.Bytes(), patch, generation)
+		}
+	} else {
+		for _, l := range r.views {
+			l.confirm(generation)
+		}
+	}
+	r.confirmed = max(r.confirmed, generation)
+}
+
+// settle notes a result, tells those who wait for it, and logs where the upstream
+// begins or ceases to fail. It reports whether the document is withdrawn.
+func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
+	r.mu.Lock()
+	before, known := r.last, r.lastBy != 0
+	withdrawn = result.withdrawn() && before.withdrawn()
+	r.last, r.lastBy = result, src.generation
+	polled := r.polled
+	r.polled = make(chan struct{})
+	r.mu.Unlock()
+
+	switch live, wasLive := result.good(), before.good(); {
+	case withdrawn:
+		src.logger.Warn("upstream withdrew the document; ending its streams", r.field(), zap.Int("status", result.status))
+		close(r.ended)
+	case !live && (wasLive || !known):
+		src.logger.Warn("upstream is stale; keeping the last good document", r.field(),
+			zap.String("cause", result.cause), zap.Int("status", result.status), zap.Error(result.err))
+	case live && !wasLive && known:
+		src.logger.Info("upstream is live again", r.field())
+	}
+	close(polled)
+	return withdrawn
+}
+
+// field names the resource in logs: without its query, which may hold secrets.
+func (r *resource) field() zap.Field {
+	path, _, _ := strings.Cut(r.poller.target.originalURI, "?")
+	return zap.String("resource", r.poller.target.host+path)
+}
+
+// firstPollTimeout is how long a client waits to learn whether there is a document.
+const firstPollTimeout = 5 * time.Second
+
+// verdict says what becomes of a client that connects.
+type verdict int
+
+const (
+	verdictServe      verdict = iota // its stream opens
+	verdictPass                      // its request passes to the next handler
+	verdictSuperseded                // a newer generation serves the resource
+	verdictEnded                     // the resource is no more
+	verdictGone                      // the client is
+)
+
+// firstPoll decides about a client of that generation: at once where a document is
+// held that its own route has confirmed, else when a poll of that route has ended,
+// but never later than firstPollTimeout.
+func (r *resource) firstPoll(ctx context.Context, generation uint64, resuming bool) verdict {
+	timeout := time.NewTimer(firstPollTimeout)
+	defer timeout.Stop()
+	for {
+		r.mu.Lock()
+		result, by, polled := r.last, r.lastBy, r.polled
+		held := r.document != nil && r.confirmed >= generation
+		unsure := r.document != nil && result.withdrawn() // until it is confirmed
+		superseded := r.source == nil || r.source.generation > generation
+		r.mu.Unlock()
+		switch {
+		case superseded:
+			return verdictSuperseded
+		case held && !unsure:
+			return verdictServe
+		case by == generation && !unsure && result.passes(resuming):
+			return verdictPass
+		case by == generation && !unsure:
+			return verdictServe
+		}
+		select {
+		case <-polled:
+		case <-timeout.C:
+			return verdictServe
+		case <-r.ended:
+			return verdictEnded
+		case <-ctx.Done():
+			return verdictGone
+		}
+	}
+}

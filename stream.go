@@ -1,0 +1,203 @@
+package pollsse
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+)
+
+// stream is one client's response: a cursor into the log of a view, and what the
+// events after it are written to.
+type stream struct {
+	handler  *Handler
+	resource *resource
+	log      *eventLog
+	cursor   eventID
+	response response
+}
+
+// serve writes events until the client leaves or the stream is to end, and returns
+// why it ended. It begins with the preamble.
+func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
+	h := s.handler
+	beat := time.NewTimer(rand.N(time.Duration(h.Heartbeat)))
+	defer beat.Stop()
+	end := time.NewTimer(h.lifetime())
+	defer end.Stop()
+	draining := h.draining
+
+	pending := [][]byte{preamble}
+	var how resumption
+	for {
+		b := s.log.after(s.cursor, h.generation)
+		if len(b.events) > 0 || b.how == resumedHeld || b.how == resumedDigest {
+			s.count(how, b)
+			how = b.how
+		}
+		if pending = append(pending, b.events...); len(pending) > 0 {
+			if err := s.response.write(pending); err != nil {
+				return "write failed"
+			}
+			pending = pending[:0]
+			beat.Reset(time.Duration(h.Heartbeat))
+		}
+		s.cursor = b.cursor
+
+		select {
+		case <-b.changed:
+		case <-beat.C:
+			pending = append(pending, []byte(heartbeat))
+		case <-end.C:
+			return "time"
+		case <-draining:
+			draining = nil
+			end.Reset(rand.N(time.Duration(h.Drain)))
+		case <-h.exiting:
+			return "exit"
+		case <-s.resource.ended:
+			return "withdrawn"
+		case <-ctx.Done():
+			return "client left"
+		}
+	}
+}
+
+// count notes how the stream found its place at first, and whether it has lost it
+// since.
+func (s *stream) count(before resumption, b batch) {
+	switch {
+	case before == "" && s.cursor == eventID{}:
+		resumesTotal.WithLabelValues("new").Inc()
+	case before == "":
+		resumesTotal.WithLabelValues(string(b.how)).Inc()
+	case b.how == resumedSnapshot && s.log.maxEvents > 0:
+		resumesTotal.WithLabelValues("lagging").Inc()
+	}
+}
+
+// lifetime draws how long a stream lasts: about max_age, and less than the server's
+// write_timeout, which no handler can lift, so that the stream ends cleanly.
+func (h *Handler) lifetime() time.Duration {
+	lifetime := maxDuration
+	if h.MaxAge > 0 {
+		lifetime = jitter(time.Duration(h.MaxAge))
+	}
+	if h.writeTimeout > 0 {
+		lifetime = min(lifetime, h.writeTimeout*8/10+rand.N(h.writeTimeout*15/100+1))
+	}
+	return lifetime
+}
+
+const maxDuration = time.Duration(1<<63 - 1)
+
+const (
+	// chunk is how much is written under one deadline, so that a slow line is slow
+	// and only a dead one is cut.
+	chunk         = 64 << 10
+	chunkDeadline = 10 * time.Second
+)
+
+// response writes to a client.
+type response struct {
+	w          http.ResponseWriter
+	controller *http.ResponseController
+}
+
+// begin sends the header of an event stream; flushing is up to the first write.
+func (r response) begin() {
+	header := r.w.Header()
+	header.Set("Content-Type", "text/event-stream; charset=utf-8")
+	// no-transform keeps compressing proxies, Caddy's encode among them, from
+	// holding events back (RFC 9111 §5.2.2.6).
+	header.Set("Cache-Control", "no-store, no-transform")
+	header.Set("X-Accel-Buffering", "no") // the same for nginx
+	header.Add("Vary", "Accept, Accept-Encoding")
+	header.Del("Content-Length")
+	r.w.WriteHeader(http.StatusOK)
+}
+
+// write writes parts, in one go where they are small, and flushes them.
+func (r response) write(parts [][]byte) error {
+	// An armed deadline would reset an idle stream over HTTP/2.
+	defer r.controller.SetWriteDeadline(time.Time{})
+	for _, piece := range pieces(parts) {
+		for len(piece) > 0 {
+			n := min(len(piece), chunk)
+			r.arm()
+			if _, err := r.w.Write(piece[:n]); err != nil {
+				return err
+			}
+			piece = piece[n:]
+		}
+	}
+	r.arm()
+	if err := r.controller.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+func (r response) arm() { r.controller.SetWriteDeadline(time.Now().Add(chunkDeadline)) }
+
+// pieces joins neighbours of together at most a chunk, so that events that are
+// pending together go out in one write, and leaves large parts as they are.
+func pieces(parts [][]byte) [][]byte {
+	if len(parts) == 1 {
+		return parts
+	}
+	var joined [][]byte
+	var small []byte
+	for _, part := range parts {
+		if len(small) > 0 && len(small)+len(part) > chunk {
+			joined, small = append(joined, small), nil
+		}
+		if len(part) > chunk {
+			joined = append(joined, part)
+		} else {
+			small = append(small, part...)
+		}
+	}
+	if len(small) > 0 {
+		joined = append(joined, small)
+	}
+	return joined
+}
+
+// preamble returns what the stream that answers r begins with.
+func preamble(r *http.Request, retry time.Duration) []byte {
+	if fromWebKit(r) {
+		return appendResynchronisation(nil, r.Header.Get("Last-Event-ID"), retry)
+	}
+	return appendPreamble(nil, retry)
+}
+
+// fromWebKit reports whether r comes from WebKit's own EventSource.
+func fromWebKit(r *http.Request) bool {
+	agent := r.Header.Get("User-Agent")
+	return strings.Contains(agent, "AppleWebKit") && !strings.Contains(agent, "Chrome/") &&
+		r.Header.Get("Accept") == "text/event-stream" && r.Header.Get("Cache-Control") == "no-cache"
+}
+
+// turnAway answers a client that shall come back after retry. Any status but 200
+// would end an EventSource for good, whatever Retry-After says.
+func turnAway(w http.ResponseWriter, r *http.Request, retry time.Duration) error {
+	response := response{w, http.NewResponseController(w)}
+	response.begin()
+	response.write([][]byte{preamble(r, retry)})
+	return nil
+}
+
+// between draws a duration from min to max.
+func between(min, max caddy.Duration) time.Duration {
+	return time.Duration(min + rand.N(max-min+1))
+}
+
+func (s *stream) logEnd(why string) {
+	s.handler.logger.Debug("stream ended", s.resource.field(), zap.String("reason", why))
+}

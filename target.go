@@ -1,0 +1,180 @@
+package pollsse
+
+import (
+	"context"
+	"crypto/tls"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// target is what a poll repeats of the client's request that it stands for. All of
+// it is in the key of the resource, and nothing else of the client is in a poll: so
+// two clients share a document only where their own requests would have been alike.
+type target struct {
+	tls         bool
+	host        string // lower case
+	uri         string // escaped path and query, as the route has rewritten them
+	originalURI string // as the client sent them
+	header      http.Header
+	vars        map[string]string
+}
+
+// newTarget takes from r what h forwards.
+func (h *Handler) newTarget(r *http.Request) target {
+	t := target{
+		tls:    r.TLS != nil,
+		host:   strings.ToLower(r.Host),
+		uri:    h.forwardedURI(r.URL.EscapedPath(), r.URL.RawQuery),
+		header: make(http.Header, len(h.ForwardHeader)),
+		vars:   make(map[string]string),
+	}
+	t.originalURI = t.uri
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
+		t.originalURI = h.forwardedURI(original.URL.EscapedPath(), original.URL.RawQuery)
+	}
+	for _, name := range h.ForwardHeader {
+		if values := r.Header[name]; len(values) > 0 {
+			t.header[name] = values
+		}
+	}
+	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
+		for name, v := range vars {
+			if s, ok := v.(string); ok && !slices.Contains(caddyVars, name) {
+				t.vars[name] = s
+			}
+		}
+	}
+	return t
+}
+
+// caddyVars are the string variables that Caddy itself sets on every request; the
+// others come from the route.
+var caddyVars = []string{caddyhttp.ClientIPVarKey, caddyhttp.TrustedProxyVarKey, "matchers.error", "start_time", "uuid", "trace_id", "span_id"}
+
+// key returns the same string for equal targets only.
+func (t target) key() string {
+	fields := []string{strconv.FormatBool(t.tls), t.host, t.uri, t.originalURI}
+	for _, name := range slices.Sorted(maps.Keys(t.header)) {
+		fields = append(fields, name, lengthPrefixed(t.header[name]...))
+	}
+	fields = append(fields, strconv.Itoa(len(t.header)))
+	for _, name := range slices.Sorted(maps.Keys(t.vars)) {
+		fields = append(fields, name, t.vars[name])
+	}
+	return lengthPrefixed(fields...)
+}
+
+// lengthPrefixed joins fields such that no others make the same string.
+func lengthPrefixed(fields ...string) string {
+	var b strings.Builder
+	for _, f := range fields {
+		b.WriteString(strconv.Itoa(len(f)))
+		b.WriteByte(':')
+		b.WriteString(f)
+	}
+	return b.String()
+}
+
+// pollAddress is where polls say that they come from: an address for documentation
+// (RFC 5737 §3), so that lists of allowed addresses behind us fail closed. An empty
+// one makes matchers log an error for each poll.
+const pollAddress = "192.0.2.1:0"
+
+// userAgent is what polls call themselves, unless the client's User-Agent is
+// forwarded: many public APIs refuse requests without one (RFC 9110 §10.1.5).
+const userAgent = "caddy-poll-sse"
+
+// newRequest makes a poll of t, as if server had received it.
+func (t target) newRequest(ctx context.Context, server *caddyhttp.Server, w http.ResponseWriter) (*http.Request, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, t.originalURI, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	current, err := url.ParseRequestURI(t.uri)
+	if err != nil {
+		return nil, err
+	}
+	r.RequestURI = t.originalURI
+	r.Host = t.host
+	r.RemoteAddr = pollAddress
+	if t.tls {
+		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
+	}
+	r.Header = t.header.Clone()
+	if r.Header.Get("User-Agent") == "" {
+		r.Header.Set("User-Agent", userAgent)
+	}
+	r.Header.Set("Accept", "application/json")
+
+	repl := caddy.NewReplacer()
+	r = caddyhttp.PrepareRequest(r, repl, w, server)
+	for name, v := range t.vars {
+		caddyhttp.SetVar(r.Context(), name, v)
+	}
+	r.URL = current // what came before has seen the original one
+	r.RequestURI = t.uri
+	return r, nil
+}
+
+// forwardedURI returns path and query without our own parameters and those that h
+// does not forward.
+func (h *Handler) forwardedURI(escapedPath, rawQuery string) string {
+	if escapedPath == "" || escapedPath[0] != '/' {
+		escapedPath = "/" + escapedPath
+	}
+	query := cutQuery(rawQuery, func(name string) bool {
+		return !ownParameter(name) && (h.Query[0] == "*" || slices.Contains(h.Query, name))
+	})
+	if query == "" {
+		return escapedPath
+	}
+	return escapedPath + "?" + query
+}
+
+// cutQuery keeps the parameters whose name keep accepts, byte for byte.
+func cutQuery(rawQuery string, keep func(name string) bool) string {
+	var kept []string
+	for parameter := range strings.SplitSeq(rawQuery, "&") {
+		name, _, _ := strings.Cut(parameter, "=")
+		if unescaped, err := url.QueryUnescape(name); err == nil {
+			name = unescaped
+		}
+		if parameter != "" && keep(name) {
+			kept = append(kept, parameter)
+		}
+	}
+	return strings.Join(kept, "&")
+}
+
+// ownParameter reports whether a query parameter is meant for us.
+func ownParameter(name string) bool {
+	name = strings.ToLower(name)
+	return strings.HasPrefix(name, "sse_") || slices.Contains(lastEventIDParameters, name)
+}
+
+// lastEventIDParameters are what polyfills call the parameter in which they send
+// the last event id, since they cannot set headers.
+var lastEventIDParameters = []string{"lasteventid", "last_event_id", "last-event-id"}
+
+// lastEventID returns where the client left off, "" where it does not say.
+func lastEventID(r *http.Request) string {
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	for parameter := range strings.SplitSeq(r.URL.RawQuery, "&") {
+		name, value, _ := strings.Cut(parameter, "=")
+		name, errName := url.QueryUnescape(name)
+		value, errValue := url.QueryUnescape(value)
+		if errName == nil && errValue == nil && value != "" && slices.Contains(lastEventIDParameters, strings.ToLower(name)) {
+			return value
+		}
+	}
+	return ""
+}
