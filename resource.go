@@ -143,15 +143,18 @@ func (r *resource) view(format string) *eventLog {
 // run polls until ctx ends or the upstream withdraws the document.
 func (r *resource) run(ctx context.Context) {
 	defer close(r.stopped)
-	timer := time.NewTimer(0)
+	timer := time.NewTimer(maxDuration) // the first source wakes us
 	defer timer.Stop()
 	var notBefore time.Time
+	var asked uint64 // the generation whose source was polled last
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-r.wake: // a new source is asked at once, unless it was told not to
-			timer.Reset(time.Until(notBefore))
+		case <-r.wake: // a new source is asked at once, unless the upstream forbids it
+			if src := r.currentSource(); src != nil && src.generation != asked {
+				timer.Reset(time.Until(notBefore))
+			}
 			continue
 		case <-timer.C:
 		}
@@ -159,6 +162,7 @@ func (r *resource) run(ctx context.Context) {
 		if src == nil {
 			continue // until there is one, which wakes us
 		}
+		asked = src.generation
 		start := time.Now()
 		result := r.poll(ctx, src)
 		if ctx.Err() != nil {

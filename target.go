@@ -107,7 +107,9 @@ func (t target) newRequest(ctx context.Context, server *caddyhttp.Server, w http
 	if t.tls {
 		r.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	}
-	r.Header = t.header.Clone()
+	for name, values := range t.header {
+		r.Header[name] = slices.Clone(values)
+	}
 	if r.Header.Get("User-Agent") == "" {
 		r.Header.Set("User-Agent", userAgent)
 	}

@@ -1,0 +1,214 @@
+package pollsse
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
+)
+
+// logOf returns a log whose snapshots say "whole <document>" and whose events are
+// the patches, of the first generation.
+func logOf(maxEvents, maxBytes int) *eventLog {
+	return newEventLog(eventLogConfig{
+		whole:     func(document []byte) []byte { return append([]byte("whole "), document...) },
+		maxEvents: maxEvents,
+		maxBytes:  maxBytes,
+	})
+}
+
+// data returns what the events of a batch say.
+func data(t *testing.T, b batch) (all []string) {
+	t.Helper()
+	r := sse.NewReader(bytes.NewReader(bytes.Join(b.events, nil)))
+	for range b.events {
+		e, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e.Data)
+	}
+	return all
+}
+
+var roomy = "a document" + strings.Repeat(" so large", 30) + " that no few events are larger than its snapshot"
+
+// version n of the test's document.
+func documentNo(n int) []byte { return fmt.Appendf(nil, "%s %d", roomy, n) }
+
+func appendVersions(l *eventLog, from, to int) {
+	for n := from; n < to; n++ {
+		l.append(documentNo(n), fmt.Appendf(nil, "patch %d", n), 1)
+	}
+}
+
+func TestCursors(t *testing.T) {
+	l := logOf(3, 1<<20)
+	appendVersions(l, 0, 6) // 0, 1 are evicted; 2 is the oldest that is known
+	at := func(seq uint64) eventID { return eventID{l.epoch, seq, digestOf(documentNo(int(seq)))} }
+	other := func(id eventID) eventID { id.epoch++; return id }
+	whole := "whole " + string(documentNo(5))
+	for _, c := range []struct {
+		name   string
+		cursor eventID
+		want   string
+		how    resumption
+	}{
+		{"new", eventID{}, whole, resumedSnapshot},
+		{"newest", at(5), "", resumedHeld},
+		{"one behind", at(4), "patch 5", resumedHeld},
+		{"oldest held", at(2), "patch 3|patch 4|patch 5", resumedHeld},
+		{"evicted", at(1), whole, resumedSnapshot},
+		{"ahead of us", at(6), whole, resumedSnapshot},
+		{"far ahead", eventID{l.epoch, 1<<64 - 1, 7}, whole, resumedSnapshot},
+		{"wrong digest", eventID{l.epoch, 4, 7}, whole, resumedSnapshot},
+		{"another life, same document", other(at(3)), "patch 4|patch 5", resumedDigest},
+		{"another life, newest document", other(at(5)), "", resumedDigest},
+		{"another life, evicted document", other(at(0)), whole, resumedSnapshot},
+		{"garbage", eventID{1, 2, 3}, whole, resumedSnapshot},
+	} {
+		b := l.after(c.cursor, 1)
+		if got := strings.Join(data(t, b), "|"); got != c.want || b.how != c.how {
+			t.Errorf("%s: %q (%s), want %q (%s)", c.name, got, b.how, c.want, c.how)
+		}
+		if b.cursor != at(5) {
+			t.Errorf("%s: ends at %v", c.name, b.cursor)
+		}
+	}
+}
+
+func TestNewestOfSameDocumentIsTheOne(t *testing.T) { // A → B → A
+	l := logOf(10, 1<<20)
+	for _, n := range []int{1, 2, 1} {
+		l.append(documentNo(n), fmt.Appendf(nil, "patch to %d", n), 1)
+	}
+	if b := l.after(eventID{9, 9, digestOf(documentNo(1))}, 1); len(b.events) != 0 || b.how != resumedDigest {
+		t.Errorf("%q (%s)", data(t, b), b.how)
+	}
+	// But who names the first A is sent both changes.
+	if b := l.after(eventID{l.epoch, 0, digestOf(documentNo(1))}, 1); len(b.events) != 2 {
+		t.Errorf("%q (%s)", data(t, b), b.how)
+	}
+}
+
+func TestSmallerSnapshotWins(t *testing.T) {
+	l := logOf(10, 1<<20)
+	for n := range 4 {
+		l.append(fmt.Appendf(nil, "%d", n), []byte("a patch much longer than the document"), 1)
+	}
+	b := l.after(eventID{l.epoch, 1, digestOf([]byte("1"))}, 1)
+	if got := data(t, b); len(got) != 1 || got[0] != "whole 3" || b.how != resumedSmaller {
+		t.Errorf("%q (%s)", got, b.how)
+	}
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	l := logOf(1000, 1000)
+	appendVersions(l, 0, 500)
+	size := 0
+	for _, v := range l.versions[1:] {
+		size += len(v.event)
+	}
+	if size != l.bytes || size > 1000 || l.versions[0].event != nil {
+		t.Errorf("%d bytes held, %d counted", size, l.bytes)
+	}
+	l.append(documentNo(500), bytes.Repeat([]byte("1"), 2000), 1) // no room even for itself
+	if b := l.after(eventID{l.epoch, 499, digestOf(documentNo(499))}, 1); b.how != resumedSnapshot {
+		t.Errorf("an event larger than the history: %s", b.how)
+	}
+}
+
+func TestGenerations(t *testing.T) {
+	l := logOf(10, 1<<20)
+	at := func(n int) eventID { return eventID{l.epoch, uint64(n), digestOf(documentNo(n))} }
+	appendVersions(l, 0, 3) // by generation 1
+	if b := l.after(eventID{}, 2); len(b.events) != 0 || b.how != resumedNothing {
+		t.Errorf("a new generation sees %q before its own poll", data(t, b))
+	}
+	l.confirm(2)
+	if b := l.after(eventID{}, 2); b.how != resumedSnapshot || len(b.events) != 1 {
+		t.Errorf("after its own poll it sees %q (%s)", data(t, b), b.how)
+	}
+	if b := l.after(at(0), 2); len(b.events) != 2 || b.how != resumedHeld {
+		t.Errorf("a client with its id sees %q (%s)", data(t, b), b.how)
+	}
+	if b := l.after(eventID{7, 7, digestOf(documentNo(0))}, 2); b.how != resumedSnapshot {
+		t.Errorf("a client with just the digest of what an older generation polled: %s", b.how)
+	}
+	if b := l.after(eventID{7, 7, digestOf(documentNo(2))}, 2); b.how != resumedDigest {
+		t.Errorf("a client with the digest of what this generation polled: %s", b.how)
+	}
+	l.append(documentNo(3), []byte("patch 3"), 2)
+	if b := l.after(at(1), 1); len(b.events) != 1 || b.cursor != at(2) {
+		t.Errorf("an old generation sees %q", data(t, b))
+	}
+	if b := l.after(eventID{}, 1); len(b.events) != 0 {
+		t.Errorf("an old generation is sent the snapshot of a newer one: %q", data(t, b))
+	}
+	if b := l.after(at(2), 2); len(b.events) != 1 {
+		t.Errorf("the new generation sees %q", data(t, b))
+	}
+}
+
+// Readers that come, go and lag rebuild every state in order, or one later snapshot.
+func TestRandomReaders(t *testing.T) {
+	const last = 2000
+	l := logOf(50, 1<<20)
+	var readers sync.WaitGroup
+	for range 8 {
+		readers.Go(func() {
+			cursor, seen := eventID{}, -1
+			for seen < last {
+				b := l.after(cursor, 1)
+				for _, event := range b.events {
+					text := string(event)
+					var n int
+					if _, err := fmt.Sscanf(text, "data: patch %d\n", &n); err == nil {
+						if n != seen+1 {
+							t.Errorf("patch %d after %d", n, seen)
+						}
+					} else if _, err := fmt.Sscanf(text, "data: whole "+roomy+" %d\n", &n); err != nil || n <= seen {
+						t.Errorf("event %q after %d", text, seen)
+					}
+					seen = n
+				}
+				cursor = b.cursor
+				if seen < last && rand.IntN(4) > 0 {
+					<-b.changed
+				}
+			}
+		})
+	}
+	appendVersions(l, 0, last+1)
+	readers.Wait()
+}
+
+func TestWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := logOf(10, 1<<20)
+		woken := 0
+		go func() {
+			for cursor := (eventID{}); woken < 3; woken++ {
+				b := l.after(cursor, 1)
+				cursor = b.cursor
+				<-b.changed
+			}
+		}()
+		for n := range 3 {
+			synctest.Wait()
+			if woken != n {
+				t.Fatalf("woken %d times by %d versions", woken, n)
+			}
+			appendVersions(l, n, n+1)
+		}
+		synctest.Wait()
+		if woken != 3 {
+			t.Errorf("woken %d times", woken)
+		}
+	})
+}

@@ -1,0 +1,318 @@
+package pollsse
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+func TestIntervalRunsFromStartToStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(10 * time.Second)})
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			time.Sleep(5 * time.Second) // is part of the interval
+			_, err := w.Write([]byte(`1`))
+			return err
+		})
+		c := s.get(s.h, "/")
+		s.waitForPolls(50)
+		for i := 1; i < len(s.polls); i++ {
+			if d := s.polls[i].Sub(s.polls[i-1]); d < 9*time.Second || d > 11*time.Second {
+				t.Errorf("%v between polls", d)
+			}
+		}
+		s.close(c)
+	})
+}
+
+func TestPollsNeverOverlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(10 * time.Millisecond)})
+		running, most := 0, 0
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			s.mu.Lock()
+			running++
+			most = max(most, running)
+			s.mu.Unlock()
+			time.Sleep(time.Second)
+			s.mu.Lock()
+			running--
+			s.mu.Unlock()
+			_, err := w.Write([]byte(`1`))
+			return err
+		})
+		a, b := s.get(s.h, "/"), s.get(s.h, "/")
+		s.waitForPolls(20)
+		if most != 1 {
+			t.Errorf("%d polls at a time", most)
+		}
+		s.close(a, b)
+	})
+}
+
+func TestLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		defer s.close()
+		for range 2 { // the second client comes back while the resource lingers
+			c := s.get(s.h, "/")
+			s.waitForPolls(2)
+			c.leave()
+			time.Sleep(25 * time.Second)
+		}
+		before := s.count()
+		time.Sleep(4 * time.Second)
+		if s.count() == before {
+			t.Error("polling ended before the linger time was over")
+		}
+		time.Sleep(2 * time.Second)
+		before = s.count()
+		time.Sleep(time.Hour)
+		if n := s.count() - before; n != 0 || s.resources() != 0 {
+			t.Errorf("%d polls after the linger time", n)
+		}
+	})
+}
+
+func TestNothingLingersWithoutADocument(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(500); return nil })
+		c := s.get(s.h, "/")
+		s.waitForPolls(1)
+		c.leave()
+		<-c.done
+		if s.resources() != 0 {
+			t.Error("a resource without a document lingers")
+		}
+		s.close()
+	})
+}
+
+func TestBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(500); return nil })
+		c := s.get(s.h, "/")
+		s.waitForPolls(12)
+		for i := 1; i < len(s.polls); i++ {
+			d, want := s.polls[i].Sub(s.polls[i-1]), min(time.Second<<i, 30*time.Second)
+			if d < want/2 || d > want {
+				t.Errorf("%v before poll %d, want up to %v", d, i, want)
+			}
+		}
+		s.close(c)
+
+		long := poller{interval: time.Hour, failures: 100}
+		if d := long.backoff(); d != time.Hour {
+			t.Errorf("backoff of an hourly poll is %v", d)
+		}
+	})
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		value  func() string
+		least  time.Duration
+		most   time.Duration
+	}{
+		{503, func() string { return "120" }, 2 * time.Minute, 2*time.Minute + time.Second},
+		{429, func() string { return "120" }, 2 * time.Minute, 2*time.Minute + time.Second},
+		{403, func() string { return "120" }, 2 * time.Minute, 2*time.Minute + time.Second},
+		{503, func() string { return time.Now().Add(time.Minute).UTC().Format(http.TimeFormat) }, 59 * time.Second, time.Minute},
+		{503, func() string { return "86400" }, 10 * time.Minute, 10*time.Minute + time.Second},
+		{503, func() string { return "soon" }, 2 * time.Second, 4 * time.Second},
+		{503, func() string { return "-5" }, 2 * time.Second, 4 * time.Second},
+		{500, func() string { return "120" }, 2 * time.Second, 4 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, new(Handler))
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+				w.Header().Set("Retry-After", c.value())
+				w.WriteHeader(c.status)
+				return nil
+			})
+			client := s.get(s.h, "/")
+			s.waitForPolls(2)
+			if d := s.polls[1].Sub(s.polls[0]); d < c.least || d > c.most {
+				t.Errorf("%d, Retry-After %q: next poll after %v", c.status, c.value(), d)
+			}
+			s.close(client)
+		})
+	}
+}
+
+func TestConditionalRequests(t *testing.T) {
+	now := time.Now().UTC().Truncate(time.Second)
+	at := func(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }
+	for _, c := range []struct{ name, etag, modified, date, wantINM, wantIMS string }{
+		{"none", "", "", at(0), "", ""},
+		{"ETag", `W/"a,b"`, at(-time.Hour), at(0), `W/"a,b"`, ""},
+		{"old Last-Modified", "", at(-2 * time.Second), at(0), "", at(-2 * time.Second)},
+		{"Last-Modified within its second", "", at(-time.Second), at(0), "", ""},
+		{"Last-Modified without Date", "", at(-time.Hour), "", "", ""},
+		{"bad Last-Modified", "", "yesterday", at(0), "", ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, new(Handler))
+			var seen []http.Header
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+				seen = append(seen, r.Header.Clone())
+				for name, v := range map[string]string{"ETag": c.etag, "Last-Modified": c.modified, "Date": c.date} {
+					if v != "" {
+						w.Header().Set(name, v)
+					}
+				}
+				_, err := w.Write([]byte(`1`))
+				return err
+			})
+			client := s.get(s.h, "/")
+			s.waitForPolls(3)
+			for i, h := range seen {
+				inm, ims := h.Get("If-None-Match"), h.Get("If-Modified-Since")
+				if i == 0 && inm+ims != "" || i > 0 && (inm != c.wantINM || ims != c.wantIMS) {
+					t.Errorf("%s: poll %d with If-None-Match %q, If-Modified-Since %q", c.name, i, inm, ims)
+				}
+			}
+			s.close(client)
+		})
+	}
+}
+
+func TestWhatIsGood(t *testing.T) {
+	write := func(body string, header ...string) caddyhttp.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) error {
+			for i := 0; i+1 < len(header); i += 2 {
+				w.Header().Set(header[i], header[i+1])
+			}
+			_, err := io.WriteString(w, body)
+			return err
+		}
+	}
+	status := func(code int) caddyhttp.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(code); return nil }
+	}
+	for name, c := range map[string]struct {
+		answer caddyhttp.HandlerFunc
+		kind   pollKind
+		cause  string
+	}{
+		"document":           {write(` {"a" : 1} `), pollGood, ""},
+		"same bytes":         {write(`"held"`), pollUnchanged, ""},
+		"asked 304":          {status(304), pollNotModified, ""},
+		"after 103":          {func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(103); return write(`1`)(w, r) }, pollGood, ""},
+		"right length":       {write(`1`, "Content-Length", "1"), pollGood, ""},
+		"wrong length":       {write(`1`, "Content-Length", "2"), pollRejected, "incomplete"},
+		"identity":           {write(`1`, "Content-Encoding", "identity"), pollGood, ""},
+		"gzip unasked":       {write(`1`, "Content-Encoding", "gzip"), pollRejected, "encoded"},
+		"html":               {write(`<html>`), pollRejected, "invalid"},
+		"empty":              {write(``), pollRejected, "invalid"},
+		"two documents":      {write(`{}{}`), pollRejected, "invalid"},
+		"byte order mark":    {write("\ufeff{}"), pollRejected, "invalid"},
+		"not UTF-8":          {write("\"\xff\""), pollRejected, "invalid"},
+		"too deep":           {write(strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000)), pollRejected, "invalid"},
+		"too large":          {write(`"` + strings.Repeat("x", 2000) + `"`), pollRejected, "too_large"},
+		"200 without a body": {status(200), pollRejected, "invalid"},
+		"204":                {status(204), pollFailed, "status"},
+		"302":                {status(302), pollFailed, "redirect"},
+		"500":                {status(500), pollFailed, "status"},
+		"500 with much to say": {func(w http.ResponseWriter, r *http.Request) error {
+			w.WriteHeader(500)
+			return write(strings.Repeat("x", 1<<20))(w, r)
+		}, pollFailed, "status"},
+		"error":    {func(http.ResponseWriter, *http.Request) error { return io.ErrUnexpectedEOF }, pollFailed, "error"},
+		"panic":    {func(http.ResponseWriter, *http.Request) error { panic("oh") }, pollFailed, "error"},
+		"aborted":  {func(w http.ResponseWriter, r *http.Request) error { write(`[1]`)(w, r); panic(http.ErrAbortHandler) }, pollRejected, "incomplete"},
+		"hang":     {func(w http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }, pollFailed, "timeout"},
+		"silence":  {func(http.ResponseWriter, *http.Request) error { return nil }, pollFailed, "status"},
+		"streams":  {write("data: 1\n\n", "Content-Type", "Text/Event-Stream; charset=utf-8"), pollNative, ""},
+		"late err": {func(w http.ResponseWriter, r *http.Request) error { write(`1`)(w, r); return io.ErrUnexpectedEOF }, pollRejected, "incomplete"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, new(Handler))
+				defer s.close()
+				src := &source{1, c.answer, s.server, s.h.logger}
+				p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 20_000}
+				if name == "too large" {
+					p.maxBody = 1000
+				}
+				p.body, p.validators, p.generation = []byte(`"held"`), validators{etag: `"1"`}, 1
+				result := p.poll(t.Context(), src)
+				if result.kind != c.kind || result.cause != c.cause {
+					t.Errorf("%s %q (%v), want %s %q", result.kind, result.cause, result.err, c.kind, c.cause)
+				}
+				if (result.document != nil) != (c.kind == pollGood) {
+					t.Errorf("document %v", result.document)
+				}
+				if !result.good() && string(p.body) != `"held"` {
+					t.Errorf("the last good document is now %q", p.body)
+				}
+				src.generation = 2 // validators of another source are not used
+				if name == "asked 304" {
+					if result := p.poll(t.Context(), src); result.cause != "unasked_304" {
+						t.Errorf("304 to another source: %s %q", result.kind, result.cause)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestEqualValuesMakeNoEvent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		spellings := []string{`{"a":1,"b":[]}`, `{"a":1,"b":[]}`, ` {"b": [], "a":1}`, `{"\u0061":1,"b":[]}`, `{"a":1.0,"b":[]}`}
+		n := 0
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			n = min(n+1, len(spellings))
+			_, err := io.WriteString(w, spellings[n-1])
+			return err
+		})
+		c := s.get(s.h, "/")
+		s.waitForPolls(len(spellings) + 2)
+		if e := c.events(); len(e) != 2 || !strings.Contains(e[1].Data, "1.0") {
+			t.Errorf("%q", c.text())
+		}
+		s.close(c)
+	})
+}
+
+func TestTransitionsAreLoggedOnce(t *testing.T) {
+	// Counted by what settle decides on; the lines are looked at in integration/.
+	r := resource{ended: make(chan struct{}), polled: make(chan struct{})}
+	lines := new(logCounter)
+	src := &source{generation: 1, logger: lines.logger()}
+	good, bad := pollResult{kind: pollGood}, pollResult{kind: pollFailed, cause: "status", status: 500}
+	for i, step := range []struct {
+		result pollResult
+		lines  int
+	}{{good, 0}, {good, 0}, {bad, 1}, {bad, 1}, {pollResult{kind: pollRejected, cause: "invalid"}, 1}, {good, 2}, {good, 2}, {bad, 3}} {
+		r.settle(src, step.result)
+		if lines.n != step.lines {
+			t.Errorf("step %d: %d lines, want %d", i, lines.n, step.lines)
+		}
+	}
+}
+
+func TestJitter(t *testing.T) {
+	least, most := time.Hour, time.Duration(0)
+	for range 10_000 {
+		d := jitter(time.Second)
+		least, most = min(least, d), max(most, d)
+	}
+	if least < 900*time.Millisecond || most > 1100*time.Millisecond || least > 910*time.Millisecond || most < 1090*time.Millisecond {
+		t.Errorf("from %v to %v", least, most)
+	}
+	if d := fmt.Sprint(jitter(1)); d != "1ns" {
+		t.Errorf("jitter of a nanosecond: %s", d)
+	}
+}
