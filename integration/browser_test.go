@@ -1,0 +1,566 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
+)
+
+// TestBrowser drives the page of Caddyfile.example, with its own EventSource, in a
+// real browser.
+func TestBrowser(t *testing.T) {
+	browser := startBrowser(t)
+	t.Run("Example", func(t *testing.T) { testExample(t, browser) })
+	t.Run("CutMidEvent", func(t *testing.T) { testCutMidEvent(t, browser) })
+}
+
+// testExample runs Caddyfile.example as it is, but for its ports.
+func testExample(t *testing.T, browser context.Context) {
+	port, upstreamPort := freePort(t), freePort(t)
+	c := startExample(t, port,
+		"http://:8081 {", fmt.Sprintf("http://:%d {", upstreamPort),
+		"reverse_proxy /api/* 127.0.0.1:8081", fmt.Sprintf("reverse_proxy /api/* 127.0.0.1:%d", upstreamPort))
+	url := fmt.Sprintf("http://localhost:%d/", port)
+
+	// Caddy expands what looks like a placeholder, and the page is full of braces.
+	_, page, _ := strings.Cut(readExample(t), "respond / <<HTML\n")
+	page, _, _ = strings.Cut(page, "\n\t\tHTML\n")
+	page = strings.ReplaceAll("\n"+page, "\n\t\t", "\n")[1:]
+	if got := get(t, url); got != page || len(page) < 1000 {
+		t.Errorf("page of %d bytes is not the one of %d bytes in Caddyfile.example:\n%s", len(got), len(page), got)
+	}
+
+	tab := openTab(t, browser, url)
+	const table = `document.querySelector('tbody').innerText`
+	c.eventually("the page shows the document", func() bool { return evaluate[string](t, tab, table) != "" })
+	before := evaluate[string](t, tab, table)
+	c.eventually("values change in the page", func() bool {
+		return evaluate[int](t, tab, `count`) >= 3 && evaluate[string](t, tab, table) != before
+	})
+	if n := evaluate[int](t, tab, `$('ol').innerText.split('the whole document').length - 1`); n != 1 {
+		t.Errorf("%d events were the whole document, want the first only", n)
+	}
+	if rows, items := evaluate[int](t, tab, `$('tbody').rows.length`), evaluate[int](t, tab, `doc.prices.length`); rows != items || items < 10 {
+		t.Errorf("the page shows %d items of %d", rows, items)
+	}
+	if status := evaluate[string](t, tab, `$('[role=status]').textContent`); status != "Connected" {
+		t.Errorf("the page says %q", status)
+	}
+}
+
+// cuts are the places in an event at which its connection is cut, each as what the
+// bytes that reach the browser end in.
+var cuts = []struct {
+	name string
+	at   *regexp.Regexp
+}{
+	{"in the name of the field", regexp.MustCompile(`\nda$`)},
+	{"in the data", regexp.MustCompile(`\ndata: .{40}$`)},
+	{"at the end of the data", regexp.MustCompile(`\ndata: .*\}\]$`)},
+	{"after the data", regexp.MustCompile(`\ndata: .*\n$`)},
+	{"in the id", regexp.MustCompile(`\nid: .{20}$`)},
+	{"after the id", regexp.MustCompile(`\nid: .*\n$`)},
+}
+
+// testCutMidEvent cuts the browser's connection in the middle of events, changes the
+// document while it is away, and looks at what went over the wire.
+func testCutMidEvent(t *testing.T, browser context.Context) {
+	u := newUpstream(t, market(0))
+	port := freePort(t)
+	c := startExample(t, port,
+		"reverse_proxy /api/* 127.0.0.1:8081", "reverse_proxy /api/* "+u.Listener.Addr().String(),
+		"http://:8081 {", fmt.Sprintf("http://:%d {", freePort(t)),
+		"interval 1s", "interval 20ms\nretry 50ms 100ms")
+	wire := newCutter(t, fmt.Sprintf("127.0.0.1:%d", port))
+	tab := openTab(t, browser, fmt.Sprintf("http://localhost:%d/", wire.port()))
+
+	version := 0
+	arrives := func() {
+		t.Helper()
+		c.eventually(fmt.Sprintf("version %d arrives", version), func() bool {
+			return evaluate[int](t, tab, `doc?.version ?? -1`) == version
+		})
+	}
+	change := func() {
+		version++
+		u.set(market(version))
+	}
+	arrives()
+	evaluate[bool](t, tab, `
+		var seen = [], errors = []
+		events.addEventListener('message', e => seen.push(e.lastEventId))
+		addEventListener('error', e => errors.push(e.message))
+		true`)
+	change()
+	arrives()
+	for i, cut := range cuts {
+		wire.cutAt(cut.at, i%3) // some of its attempts to reconnect fail too
+		change()
+		c.eventually("the connection is cut "+cut.name, wire.hasCut)
+		for range 3 {
+			// When the second poll from here on begins, the first has got this version.
+			polls := u.count()
+			change()
+			c.eventually("the upstream is polled", func() bool { return u.count() >= polls+2 })
+		}
+		arrives()
+		change()
+		arrives()
+	}
+
+	// The state at the end: in the page, in a stream of whole documents, upstream.
+	want := value(t, market(version))
+	if got := evaluate[string](t, tab, `JSON.stringify(doc)`); !reflect.DeepEqual(value(t, got), want) {
+		t.Errorf("the page holds\n%s\nwant\n%s", got, market(version))
+	}
+	url := fmt.Sprintf("http://localhost:%d/api/prices", port)
+	full, err := connectTo(http.DefaultClient, url+"?sse_format=full", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.close()
+	if got := c.next(full).Data; !reflect.DeepEqual(value(t, got), want) {
+		t.Errorf("the stream of whole documents has\n%s\nwant\n%s", got, market(version))
+	}
+	if got := get(t, url); !reflect.DeepEqual(value(t, got), want) {
+		t.Errorf("GET has\n%s\nwant\n%s", got, market(version))
+	}
+	if got, want := evaluate[[]string](t, tab, `[...$('tbody').rows].map(row => row.cells[2].textContent)`), priceColumn(t, version); !slices.Equal(got, want) {
+		t.Errorf("the page shows %q, want %q", got, want)
+	}
+	if got := evaluate[[]string](t, tab, `errors`); len(got) > 0 {
+		t.Errorf("errors in the page: %q", got)
+	}
+
+	streams := wire.streams(t)
+	if len(streams) != 1+len(cuts) {
+		t.Fatalf("%d streams, want %d", len(streams), 1+len(cuts))
+	}
+	var doc any
+	var ids []string
+	last := ""
+	for i, s := range streams {
+		if s.lastEventID != last {
+			t.Errorf("request %d has Last-Event-ID %q, want %q", i, s.lastEventID, last)
+		}
+		if i < len(cuts) && !errors.Is(s.err, io.ErrUnexpectedEOF) {
+			t.Errorf("stream %d ended with %v, not in the middle of an event", i, s.err)
+		}
+		for _, e := range s.events {
+			if whole := strings.Contains(e.Data, `"path":""`); whole != (len(ids) == 0) {
+				t.Errorf("event %s is the whole document: %v", e.ID, whole)
+			}
+			// Every version, and every one once.
+			doc = apply(t, doc, e.Data)
+			if want := value(t, market(len(ids))); !reflect.DeepEqual(doc, want) {
+				t.Fatalf("after event %d: %v\nwant %v", len(ids), doc, want)
+			}
+			ids = append(ids, e.ID)
+			last = e.ID
+		}
+	}
+	if len(ids) != version+1 {
+		t.Errorf("%d events, want %d", len(ids), version+1)
+	}
+	if seen := evaluate[[]string](t, tab, `seen`); len(ids) == 0 || !slices.Equal(seen, ids[1:]) {
+		t.Errorf("the page saw %q, sent were %q", seen, ids)
+	}
+}
+
+// market returns a version of a document that the page can show, with whatever else
+// makes patches difficult.
+func market(version int) string {
+	var prices []any
+	for i := range 9 {
+		if item := (version + i) % 9; item%4 != version%4 { // items come, go and move
+			prices = append(prices, map[string]any{
+				"id": fmt.Sprint("item", item), "name": fmt.Sprint("Item ", item), "origin": "<b>&amp;",
+				"unit": "kg", "price": float64(item) + float64(version%7)/4, "stock": version % 3,
+			})
+		}
+	}
+	kinds := []any{nil, true, "text", 1.5, []any{}, map[string]any{}, []any{nil}, map[string]any{"": nil}}
+	doc := map[string]any{
+		"version": version,
+		"updated": fmt.Sprint("version ", version),
+		"prices":  prices,
+		"a/b":     map[string]any{"~1": version, "~": version % 2, "/": "same"},
+		"":        map[string]any{"": version},
+		"é😀\"\\":  fmt.Sprint("\u2028 \\n \"ü😀\" ", version%5),
+		"kind":    kinds[version%len(kinds)],
+		"list":    kinds[:version%len(kinds)],
+		"grid":    []any{[]int{1, version}, []int{version % 2, 2, 3}},
+		"filler":  strings.Repeat(filler, 8),
+	}
+	if version%2 == 1 {
+		doc["odd/even"] = "odd"
+	}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+// priceColumn returns what the page has to show of a version of [market].
+func priceColumn(t *testing.T, version int) (column []string) {
+	t.Helper()
+	var doc struct {
+		Prices []struct{ Price float64 }
+	}
+	if err := json.Unmarshal([]byte(market(version)), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range doc.Prices {
+		column = append(column, fmt.Sprintf("%.2f / kg", item.Price))
+	}
+	return column
+}
+
+// startBrowser runs Chromium until the test ends.
+func startBrowser(t *testing.T) context.Context {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("integration tests start processes; -short leaves them out")
+	}
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("the browser tests need chromium in PATH")
+		}
+		t.Skip("no chromium in PATH")
+	}
+	dir, err := os.MkdirTemp("", "chromium")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	log := new(buffer)
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
+		chromedp.ExecPath(path),
+		chromedp.UserDataDir(dir),
+		chromedp.Headless,
+		chromedp.NoSandbox,
+		chromedp.DisableGPU,
+		chromedp.NoFirstRun,
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-sync", true),
+		chromedp.CombinedOutput(log))
+	t.Cleanup(cancel)
+	browser, cancel := chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	t.Cleanup(func() { // waits for the process, which writes to its directory until it ends
+		ctx, cancel := context.WithTimeout(browser, patience)
+		defer cancel()
+		chromedp.Cancel(ctx)
+	})
+	if err := chromedp.Do(browser); err != nil {
+		t.Fatalf("starting Chromium: %v\n%s", err, log)
+	}
+	return browser
+}
+
+// openTab loads url in a tab of its own.
+func openTab(t *testing.T, browser context.Context, url string) context.Context {
+	t.Helper()
+	tab, cancel := chromedp.NewContext(browser)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(tab); err != nil { // its context has to outlive the tab
+		t.Fatalf("opening tab: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(tab, patience)
+	defer cancel()
+	if err := chromedp.Do(ctx, chromedp.Navigate(url)); err != nil {
+		t.Fatalf("opening %s: %v", url, err)
+	}
+	return tab
+}
+
+// evaluate returns the value of a JavaScript expression in the page.
+func evaluate[T any](t *testing.T, tab context.Context, expression string) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(tab, patience)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expression))
+	if err != nil {
+		t.Fatalf("evaluating %s: %v", expression, err)
+	}
+	return v
+}
+
+func readExample(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../Caddyfile.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// startExample runs Caddy with Caddyfile.example, served on a port of 127.0.0.1,
+// until the test ends. Replacements are pairs of what stands in it once, and what
+// shall stand there instead.
+func startExample(t *testing.T, port int, replacements ...string) *caddy {
+	t.Helper()
+	text := readExample(t)
+	replacements = append(replacements, "http://localhost:8080 {", fmt.Sprintf("http://localhost:%d {\nbind 127.0.0.1", port))
+	for i := 0; i < len(replacements); i += 2 {
+		if n := strings.Count(text, replacements[i]); n != 1 {
+			t.Fatalf("Caddyfile.example has %q %d times", replacements[i], n)
+		}
+		text = strings.Replace(text, replacements[i], replacements[i+1], 1)
+	}
+	c := &caddy{t: t, dir: t.TempDir()}
+	file := filepath.Join(c.dir, "Caddyfile.example")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.runArgs("run", "--config", file)
+	t.Cleanup(c.stop)
+	c.eventually("Caddy serves", func() bool {
+		select {
+		case <-c.exited:
+			t.Fatalf("Caddy ended:\n%s", c.log)
+		default:
+		}
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	return c
+}
+
+// get returns what url serves.
+func get(t *testing.T, url string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", url, response.Status, err)
+	}
+	return string(body)
+}
+
+// cutter is a TCP proxy in front of a server. It keeps what it forwards, and cuts a
+// connection where it is told to.
+type cutter struct {
+	listener net.Listener
+	server   string
+	running  sync.WaitGroup
+
+	mu     sync.Mutex // guards all below
+	links  []*link    // in the order of the newest request on each
+	open   map[net.Conn]bool
+	at     *regexp.Regexp // where to cut, nil for nowhere
+	refuse int            // how many connections to refuse after the cut
+}
+
+// link is a connection through a cutter.
+type link struct {
+	requests, responses []byte // as forwarded
+}
+
+func newCutter(t *testing.T, server string) *cutter {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &cutter{listener: listener, server: server, open: make(map[net.Conn]bool)}
+	c.running.Go(c.accept)
+	t.Cleanup(func() {
+		listener.Close()
+		c.mu.Lock()
+		for conn := range c.open {
+			conn.Close()
+		}
+		c.open = nil
+		c.mu.Unlock()
+		c.running.Wait()
+	})
+	return c
+}
+
+func (c *cutter) port() int { return c.listener.Addr().(*net.TCPAddr).Port }
+
+// cutAt makes the proxy cut the connection whose bytes from the server next end in a
+// match of at, and refuse some connections after that.
+func (c *cutter) cutAt(at *regexp.Regexp, refuse int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at, c.refuse = at, refuse
+}
+
+func (c *cutter) hasCut() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at == nil
+}
+
+func (c *cutter) accept() {
+	for {
+		client, err := c.listener.Accept()
+		if err != nil {
+			return
+		}
+		if c.refused() {
+			client.Close()
+			continue
+		}
+		server, err := net.Dial("tcp", c.server)
+		if err != nil {
+			client.Close()
+			continue
+		}
+		l := new(link)
+		if !c.keep(client, server, l) {
+			return
+		}
+		c.running.Go(func() { c.pipe(server, client, func(b []byte) int { return c.request(l, b) }) })
+		c.running.Go(func() { c.pipe(client, server, func(b []byte) int { return c.response(l, b) }) })
+	}
+}
+
+func (c *cutter) refused() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.at != nil || c.refuse == 0 {
+		return false
+	}
+	c.refuse--
+	return true
+}
+
+// keep notes a new link, unless the proxy is closed.
+func (c *cutter) keep(client, server net.Conn, l *link) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open == nil {
+		client.Close()
+		server.Close()
+		return false
+	}
+	c.open[client], c.open[server] = true, true
+	c.links = append(c.links, l)
+	return true
+}
+
+// pipe forwards from one connection to the other until either ends, or until forward
+// allows less than there is; then it closes both.
+func (c *cutter) pipe(to, from net.Conn, forward func([]byte) int) {
+	defer to.Close()
+	defer from.Close()
+	b := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(b)
+		allowed := forward(b[:n])
+		if _, err := to.Write(b[:allowed]); err != nil {
+			return
+		}
+		if err != nil || allowed < n {
+			return
+		}
+	}
+}
+
+// request notes bytes from the client.
+func (c *cutter) request(l *link, b []byte) (allowed int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l.requests = append(l.requests, b...)
+	i := slices.Index(c.links, l)
+	c.links = append(slices.Delete(c.links, i, i+1), l)
+	return len(b)
+}
+
+// response notes bytes from the server, up to where the connection is to be cut.
+func (c *cutter) response(l *link, b []byte) (allowed int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range b {
+		l.responses = append(l.responses, b[i])
+		if c.at != nil && c.at.Match(l.responses[max(0, len(l.responses)-4096):]) {
+			c.at = nil
+			return i + 1
+		}
+	}
+	return len(b)
+}
+
+// wireStream is an event stream as it went over the wire.
+type wireStream struct {
+	lastEventID string
+	events      []sse.Event
+	err         error // that ended it
+}
+
+// streams returns the event streams that the proxy has forwarded, in their order.
+func (c *cutter) streams(t *testing.T) (streams []wireStream) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range c.links {
+		requests := bufio.NewReader(strings.NewReader(string(l.requests)))
+		responses := bufio.NewReader(strings.NewReader(string(l.responses)))
+		for {
+			request, err := http.ReadRequest(requests)
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatalf("reading request: %v\n%s", err, l.requests)
+			}
+			response, err := http.ReadResponse(responses, request)
+			if err != nil {
+				t.Fatalf("reading response: %v\n%s", err, l.responses)
+			}
+			if !strings.HasPrefix(response.Header.Get("Content-Type"), "text/event-stream") {
+				io.Copy(io.Discard, response.Body)
+				continue
+			}
+			s := wireStream{lastEventID: request.Header.Get("Last-Event-ID")}
+			for reader := sse.NewReader(response.Body); ; {
+				e, err := reader.Next()
+				if err != nil {
+					s.err = err
+					break
+				}
+				s.events = append(s.events, e)
+			}
+			streams = append(streams, s)
+		}
+	}
+	return streams
+}
