@@ -106,11 +106,9 @@ func (c *caddy) config(site string) string {
 	skip_install_trust
 	local_certs
 	auto_https disable_redirects
-	log {
-		level DEBUG
-	}
 }
 (site) {
+	respond /ready ready
 	%[3]s
 }
 http://localhost {
@@ -138,7 +136,7 @@ func (c *caddy) run(site string) {
 			c.t.Fatalf("Caddy ended:\n%s", c.log)
 		default:
 		}
-		for _, url := range []string{"http://localhost/", "https://localhost:" + strconv.Itoa(c.port) + "/"} {
+		for _, url := range []string{"http://localhost/ready", "https://localhost:" + strconv.Itoa(c.port) + "/ready"} {
 			client := c.h1
 			if strings.HasPrefix(url, "https") {
 				client = c.h2
@@ -148,6 +146,7 @@ func (c *caddy) run(site string) {
 				return false
 			}
 			response.Body.Close()
+			client.CloseIdleConnections() // a server waits a second for one over HTTP/2
 		}
 		return true
 	})
@@ -159,7 +158,8 @@ func (c *caddy) runArgs(args ...string) {
 	c.log = new(buffer)
 	c.exited = make(chan struct{})
 	c.process = exec.Command(os.Args[0], args...)
-	c.process.Env = append(os.Environ(), "POLL_SSE_CADDY=1", "XDG_DATA_HOME="+c.dir, "XDG_CONFIG_HOME="+c.dir)
+	c.process.Env = append(os.Environ(), "POLL_SSE_CADDY=1", "XDG_DATA_HOME="+c.dir, "XDG_CONFIG_HOME="+c.dir,
+		"GORACE=atexit_sleep_ms=0") // or the race detector makes each exit last a second
 	c.process.Stderr, c.process.Stdout = c.log, c.log
 	if err := c.process.Start(); err != nil {
 		c.t.Fatal(err)
@@ -207,7 +207,13 @@ func (c *caddy) stop() {
 // reload loads a new configuration into the running process.
 func (c *caddy) reload(site string) error {
 	c.t.Helper()
-	response, err := c.admin.Post("http://localhost/load", "text/caddyfile", strings.NewReader(c.config(site)))
+	request, err := http.NewRequest(http.MethodPost, "http://localhost/load", strings.NewReader(c.config(site)))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "text/caddyfile")
+	request.Header.Set("Cache-Control", "must-revalidate") // also where nothing has changed
+	response, err := c.admin.Do(request)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strings"
@@ -57,4 +58,17 @@ func TestStream(t *testing.T) {
 			}
 		})
 	}
+}
+
+func applyTo(doc any, patch string) (any, error) { return oracle.Apply(doc, []byte(patch)) }
+
+// numberIn returns the member n of a numbered document.
+func numberIn(doc any) int {
+	object, _ := doc.(map[string]any)
+	number, _ := object["n"].(json.Number)
+	n, err := number.Int64()
+	if err != nil {
+		return -1
+	}
+	return int(n)
 }

@@ -1,0 +1,124 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
+)
+
+// However many clients there are, the upstream is polled once per interval, and
+// not at all when they have left.
+func TestOnePollForAllClients(t *testing.T) {
+	const clients, interval = 1000, 200 * time.Millisecond
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site(fmt.Sprintf("interval %v\nlinger 300ms", interval)))
+	streams := make([]*connection, clients)
+	var all sync.WaitGroup
+	for i := range streams {
+		all.Go(func() {
+			s, err := c.connect("h1", "/api/x", "")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			streams[i] = s
+			if _, err := s.Next(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got := c.metric("caddy_poll_sse_streams"); got != clients || t.Failed() {
+		t.Fatalf("%d streams are open", got)
+	}
+	before, began := u.count(), time.Now()
+	time.Sleep(3 * time.Second)
+	polls, expected := u.count()-before, int(time.Since(began)/interval)
+	if polls < expected/2 || polls > expected*10/9+1 {
+		t.Errorf("%d polls, expected %d", polls, expected)
+	}
+	t.Logf("%d polls in %v by %d clients, interval %v", polls, time.Since(began).Round(time.Millisecond), clients, interval)
+	for _, s := range streams {
+		s.close()
+	}
+	c.eventually("polling ends", func() bool { return !strings.Contains(c.goroutines(), "caddy-poll-sse.") })
+	before = u.count()
+	time.Sleep(5 * interval)
+	if n := u.count() - before; n != 0 {
+		t.Errorf("%d polls after the last client has left", n)
+	}
+}
+
+// A client that stops reading costs bounded memory and delays nobody; when it reads
+// again it is sent one snapshot and goes on from there.
+func TestStalledClients(t *testing.T) {
+	const stalled, documents = 20, 25
+	document := func(n int) string {
+		return fmt.Sprintf(`{"n":%d,"filler":%q}`, n, strings.Repeat(fmt.Sprint(n), 1<<20/len(fmt.Sprint(n))))
+	}
+	u := newUpstream(t, document(0))
+	c := start(t, u.site("interval 20ms\nhistory 10 4MiB"))
+	live := c.open("h1", "/api/x", "")
+	c.next(live)
+	var conns []net.Conn
+	for range stalled {
+		conn, err := net.Dial("unix", filepath.Join(c.dir, "h1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET /api/x HTTP/1.0\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+		conns = append(conns, conn)
+	}
+	c.eventually("all are connected", func() bool { return c.metric("caddy_poll_sse_streams") == stalled+1 })
+	heap := func() int { return c.metric("go_memstats_heap_inuse_bytes") >> 20 }
+	before, slowest := heap(), time.Duration(0)
+	for n := 1; n <= documents; n++ {
+		u.set(document(n))
+		began := time.Now()
+		for {
+			e := c.next(live)
+			if strings.Contains(e.Data[:60], fmt.Sprintf(`"n":%d,`, n)) {
+				break
+			}
+		}
+		slowest = max(slowest, time.Since(began))
+	}
+	after := heap()
+	t.Logf("heap %d MiB before, %d MiB after; the live client waited %v at most", before, after, slowest)
+	if after > before+200 { // the queues would hold 20 × 25 MiB
+		t.Errorf("heap grew from %d MiB to %d MiB", before, after)
+	}
+	if slowest > 5*time.Second {
+		t.Errorf("the live client waited %v", slowest)
+	}
+	for i, conn := range conns {
+		conn.SetDeadline(time.Now().Add(patience))
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, events := sse.NewReader(response.Body), 0
+		for {
+			e, err := r.Next()
+			if err != nil {
+				t.Fatalf("stalled client %d: %v after %d events", i, err, events)
+			}
+			events++
+			if strings.Contains(e.Data[:60], fmt.Sprintf(`"n":%d,`, documents)) {
+				break
+			}
+		}
+		if events > 5 {
+			t.Errorf("stalled client %d was sent %d events", i, events)
+		}
+	}
+}

@@ -1,0 +1,450 @@
+package integration
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pollsse/caddy-poll-sse/internal/oracle"
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
+)
+
+// Recorded histories come out of the streams as they went in, whatever happens to
+// the connections. POLL_SSE_HISTORIES names a folder of archives (*.tar.zst) of
+// versions (*.json) in the order of their names.
+func TestHistories(t *testing.T) {
+	histories := generatedHistories()
+	if folder := os.Getenv("POLL_SSE_HISTORIES"); folder != "" {
+		names, err := filepath.Glob(filepath.Join(folder, "*.tar.zst"))
+		if err != nil || len(names) == 0 {
+			t.Fatalf("no archives in %s (%v)", folder, err)
+		}
+		for _, name := range names {
+			histories[strings.TrimSuffix(filepath.Base(name), ".tar.zst")] = readArchive(t, name)
+		}
+	} else {
+		t.Log("POLL_SSE_HISTORIES is not set: generated histories only")
+	}
+	for name, versions := range histories {
+		for _, protocol := range []string{"h1", "h2"} {
+			t.Run(name+"/"+protocol, func(t *testing.T) { replay(t, protocol, versions) })
+		}
+	}
+}
+
+func readArchive(t *testing.T, name string) (versions []string) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := zstd.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	texts := make(map[string]string)
+	for archive := tar.NewReader(z); ; {
+		h, err := archive.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if path.Ext(h.Name) != ".json" {
+			continue
+		}
+		text, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[h.Name] = string(text)
+	}
+	names := make([]string, 0, len(texts))
+	for n := range texts {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	for _, n := range names {
+		versions = append(versions, texts[n])
+	}
+	if len(versions) < 100 {
+		t.Fatalf("only %d versions in %s", len(versions), name)
+	}
+	return versions
+}
+
+// generatedHistories have the shapes of the recorded ones: lists with items that
+// are inserted at the head and age out, maps, nested and reordered members, a
+// timestamp that always changes, versions that are broken, and A → B → A.
+func generatedHistories() map[string][]string {
+	const versions = 150
+	r := rand.New(rand.NewPCG(1, 2))
+	note := func() string { return strings.Repeat("lorem ipsum ", 3+r.IntN(3)) }
+	var list, object, nested []string
+	var items []string
+	id := 9007199254740993
+	prices := make([]float64, 60)
+	for v := range versions {
+		for range r.IntN(3) {
+			id++
+			items = append([]string{fmt.Sprintf(`{"id":%d,"mag":%d.%d0,"place":null,"note":"%s é \u00e9"}`, id, r.IntN(9), r.IntN(9), note())}, items...)
+		}
+		if len(items) > 30 {
+			items = items[:30-r.IntN(3)]
+		}
+		if len(items) > 3 && r.IntN(4) == 0 {
+			i := r.IntN(len(items) - 1)
+			items[i], items[i+1] = items[i+1], items[i]
+		}
+		list = append(list, fmt.Sprintf("{\n \"generated\": %d,\n \"features\": [%s]\n}\n", 1700000000000+v, strings.Join(items, ",\n")))
+
+		for range r.IntN(4) {
+			prices[r.IntN(len(prices))] = float64(r.IntN(10000)) / 100
+		}
+		var members []string
+		for i, p := range prices {
+			members = append(members, fmt.Sprintf(`"key %d/~": {"price": %v, "currency": "EUR"}`, i, p))
+		}
+		if v%7 == 0 {
+			r.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+		}
+		object = append(object, "{"+strings.Join(members, ",")+"}")
+
+		nested = append(nested, fmt.Sprintf(`{"a":{"b":[[%d,2],{"c":{"":%d}}],"note":"%s"}}`, v%2, v%2, strings.Repeat("x", 500))) // A → B → A
+	}
+	broken := slices.Clone(list)
+	for i, text := range []string{"", "{\"generated\":", "<html>busy</html>", "{}{}", "\ufeff{}", "\"\xff\"", "[1", "null null"} {
+		broken[10+i*9] = text
+	}
+	return map[string][]string{"list": list, "object": object, "nested": nested, "broken": broken}
+}
+
+// history is what an upstream shows, one version per poll, but no faster than all
+// connected clients see it.
+type history struct {
+	t        *testing.T
+	versions []string
+	largest  int       // bytes of a version
+	distinct []version // valid, and different in value from the one before
+	place    []int     // in distinct, by version; -1 where not valid
+
+	mu      sync.Mutex
+	at      int          // the version that is shown
+	clients map[int]*int // where the connected clients are
+	checked map[string]int
+	parsed  struct {
+		at  int
+		doc any
+	}
+}
+
+type version struct {
+	text string
+	sum  [sha256.Size]byte // of its canonical form
+}
+
+// canonical spells equal values alike, and numbers as they are written.
+func canonical(v any) [sha256.Size]byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return sha256.Sum256(text)
+}
+
+func newHistory(t *testing.T, versions []string) *history {
+	h := &history{t: t, versions: versions, clients: make(map[int]*int), checked: make(map[string]int)}
+	h.parsed.at = -1
+	for _, text := range versions {
+		h.largest = max(h.largest, len(text))
+		v, err := oracle.Value([]byte(text))
+		if err != nil || !json.Valid([]byte(text)) || strings.Contains(text, "\xff") {
+			h.place = append(h.place, -1)
+			continue
+		}
+		sum := canonical(v)
+		if n := len(h.distinct); n == 0 || h.distinct[n-1].sum != sum {
+			h.distinct = append(h.distinct, version{text, sum})
+		}
+		h.place = append(h.place, len(h.distinct)-1)
+	}
+	return h
+}
+
+// ServeHTTP answers a poll with the version that is due.
+func (h *history) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.mu.Lock()
+	if h.at+1 < len(h.versions) && h.everybodyIsThereLocked() {
+		h.at++
+	}
+	text := h.versions[h.at]
+	h.mu.Unlock()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256([]byte(text))))
+	if r.Header.Get("If-None-Match") == w.Header().Get("ETag") {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	io.WriteString(w, text)
+}
+
+func (h *history) everybodyIsThereLocked() bool {
+	if len(h.clients) == 0 {
+		return false
+	}
+	for _, at := range h.clients {
+		if h.place[h.at] >= 0 && *at != h.place[h.at] {
+			return false
+		}
+	}
+	return true
+}
+
+// enter says that client is connected; its place is then waited for.
+func (h *history) enter(client int, at *int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clients[client] = at
+}
+
+func (h *history) leave(client int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.clients, client)
+}
+
+// step returns the place of the version that an event makes of the one at from: the
+// next one, or any later one where jump allows it.
+func (h *history) step(from int, e sse.Event, jump bool) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	whole := strings.HasPrefix(e.Data, `[{"op":"replace","path":"",`)
+	if from < 0 && !whole {
+		return 0, errors.New("the first event is no snapshot")
+	}
+	key := strconv.Itoa(from) + " " + e.ID + " " + e.Data
+	to, ok := h.checked[key]
+	if !ok {
+		var err error
+		if to, err = h.placeOf(e.ID); err != nil {
+			return 0, err
+		}
+		if err = h.checkLocked(from, to, e.Data); err != nil {
+			return 0, err
+		}
+		h.checked[key] = to
+	}
+	if to != from+1 && !(to > from && whole && (jump || from < 0)) {
+		return 0, fmt.Errorf("event %s leads from %d to %d", e.ID, from, to)
+	}
+	return to, nil
+}
+
+// placeOf reads the place out of an id: its sequence number counts the versions.
+func (h *history) placeOf(id string) (int, error) {
+	if len(id) < 25 {
+		return 0, fmt.Errorf("id %q", id)
+	}
+	n, err := strconv.ParseInt(id[12:len(id)-12], 36, 0)
+	if err == nil && int(n) >= len(h.distinct) {
+		err = fmt.Errorf("id %q, but there are only %d versions", id, len(h.distinct))
+	}
+	return int(n), err
+}
+
+// checkLocked applies a patch to the version at from and compares with the one at to.
+func (h *history) checkLocked(from, to int, patch string) error {
+	if from >= 0 && h.parsed.at != from {
+		doc, err := oracle.Value([]byte(h.distinct[from].text))
+		if err != nil {
+			return err
+		}
+		h.parsed.at, h.parsed.doc = from, doc
+	}
+	doc := h.parsed.doc
+	if from < 0 {
+		doc = nil
+	}
+	doc, err := oracle.Apply(doc, []byte(patch))
+	if err != nil {
+		return err
+	}
+	if canonical(doc) != h.distinct[to].sum {
+		return fmt.Errorf("%.200s does not lead from %d to %d", patch, from, to)
+	}
+	h.parsed.at, h.parsed.doc = to, doc
+	return nil
+}
+
+// replay shows a history to 20 clients.
+func replay(t *testing.T, protocol string, versions []string) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	h := newHistory(t, versions)
+	u := newUpstream(t, "")
+	u.setAnswer(h.ServeHTTP)
+	c := start(t, u.site("interval 5ms\nretry 1ms 2ms"))
+
+	var clients sync.WaitGroup
+	var jumps, cuts, events, size int
+	var mu sync.Mutex // guards what is summed up
+	for i := range 20 {
+		clients.Go(func() {
+			r := &replayer{caddy: c, history: h, protocol: protocol, number: i, at: -1}
+			r.rand = rand.New(rand.NewPCG(seed, uint64(i)))
+			if err := r.run(); err != nil {
+				t.Errorf("client %d: %v", i, err)
+				h.leave(i)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			jumps, cuts = jumps+r.jumps, cuts+r.cuts
+			if i == 0 { // is never cut
+				events, size = r.events, r.size
+			}
+		})
+	}
+	clients.Wait()
+	if t.Failed() {
+		return
+	}
+	if events != len(h.distinct) {
+		t.Errorf("the client that was never cut off saw %d events of %d versions", events, len(h.distinct))
+	}
+	outcome := func(name string) int { return c.metric(`caddy_poll_sse_resumes_total{outcome="` + name + `"}`) }
+	if outcome("snapshot") != 0 || outcome("lagging") != 0 || outcome("digest") != 0 {
+		t.Errorf("clients lost their place: %d snapshot, %d lagging, %d digest", outcome("snapshot"), outcome("lagging"), outcome("digest"))
+	}
+	if outcome("held") == 0 {
+		t.Error("nobody resumed")
+	}
+	if jumps > outcome("smaller") {
+		t.Errorf("%d times a version was left out, but only %d snapshots were smaller", jumps, outcome("smaller"))
+	}
+	var polled int
+	for _, v := range versions {
+		polled += len(v)
+	}
+	t.Logf("%d versions, %d valid and distinct; %d cuts, %d resumed by events, %d by a smaller snapshot; %d events of %d bytes, polling: %d bytes (%.1f %%)",
+		len(versions), len(h.distinct), cuts, outcome("held"), outcome("smaller"), events, size, polled, 100*float64(size)/float64(polled))
+}
+
+// replayer is one client.
+type replayer struct {
+	*caddy
+	*history
+	protocol string
+	number   int
+	rand     *rand.Rand
+
+	id     string
+	at     int // guarded by the history's lock
+	jumps  int
+	cuts   int
+	events int
+	size   int
+}
+
+func (r *replayer) run() error {
+	deadline := time.Now().Add(4 * time.Minute)
+	for time.Now().Before(deadline) {
+		done, err := r.connectOnce()
+		if done || err != nil {
+			return err
+		}
+		r.cuts++
+		time.Sleep(time.Duration(r.rand.IntN(60)) * time.Millisecond) // away for some versions
+	}
+	return fmt.Errorf("still at version %d of %d", r.at, len(r.distinct))
+}
+
+// connectOnce follows the stream until it is cut at a random byte.
+func (r *replayer) connectOnce() (done bool, err error) {
+	s, err := r.connect(r.protocol, "/api/history", r.id)
+	if err != nil {
+		return false, err
+	}
+	defer s.close()
+	budget := 1 << 40
+	if r.number > 0 {
+		budget = r.rand.IntN(8 * r.largest >> r.rand.IntN(6))
+	}
+	stream := sse.NewReader(&budgetReader{s.response.Body, budget})
+	r.enter(r.number, &r.at)
+	defer r.leave(r.number)
+	returning := true
+	for {
+		if r.here() == len(r.distinct)-1 {
+			return true, nil
+		}
+		timer := time.AfterFunc(patience, s.cancel)
+		e, err := stream.Next()
+		timer.Stop()
+		switch {
+		case errors.Is(err, errCut):
+			return false, nil
+		case errors.Is(err, context.Canceled):
+			return false, errSilence
+		case err != nil:
+			return false, fmt.Errorf("at version %d: %w", r.at, err)
+		}
+		from := r.here()
+		to, err := r.step(from, e, returning)
+		if err != nil {
+			return false, err
+		}
+		if from >= 0 && to > from+1 {
+			r.jumps++
+		}
+		returning = false
+		r.history.mu.Lock()
+		r.at = to
+		r.history.mu.Unlock()
+		r.id = e.ID
+		r.events++
+		r.size += e.Size
+	}
+}
+
+func (r *replayer) here() int {
+	r.history.mu.Lock()
+	defer r.history.mu.Unlock()
+	return r.at
+}
+
+var errCut = errors.New("cut")
+
+// budgetReader ends a stream after so many bytes.
+type budgetReader struct {
+	r    io.Reader
+	left int
+}
+
+func (c *budgetReader) Read(p []byte) (int, error) {
+	if c.left <= 0 {
+		return 0, errCut
+	}
+	n, err := c.r.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}

@@ -1,0 +1,239 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestStopWithOpenStreams(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	for _, protocol := range append(protocols, "all") {
+		t.Run(protocol, func(t *testing.T) {
+			c := start(t, u.site("drain 1h")) // which is for reloads, not for this
+			var streams []*connection
+			for i := range 200 {
+				p := protocol
+				if p == "all" {
+					p = protocols[i%3]
+				}
+				if p == "h3" && i%90 == 0 {
+					c.h3 = c.newH3() // a connection takes no more than 100 streams
+				}
+				streams = append(streams, c.open(p, "/api/x", ""))
+			}
+			for _, s := range streams {
+				c.next(s)
+			}
+			ends := make(chan error, len(streams))
+			for _, s := range streams {
+				go func() {
+					_, err := s.Next()
+					ends <- err
+				}()
+			}
+			took := c.terminate()
+			t.Logf("Caddy ended %v after SIGTERM", took)
+			if took > 5*time.Second {
+				t.Errorf("Caddy took %v to end", took)
+			}
+			unclean := 0
+			for range streams {
+				if err := <-ends; err != io.EOF {
+					unclean++
+					t.Logf("a stream ended with %v", err)
+				}
+			}
+			if unclean > 0 {
+				t.Errorf("%d of %d streams did not end cleanly", unclean, len(streams))
+			}
+		})
+	}
+}
+
+// Clients live through reloads without a gap or a repeat, and nothing of the old
+// generations stays behind.
+func TestReloadsUnderLoad(t *testing.T) {
+	var counters sync.Map                // by host: each of the two servers polls for itself
+	large := strings.Repeat(filler, 100) // so that events are always smaller than it
+	u := newUpstream(t, "")
+	u.setAnswer(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := counters.LoadOrStore(r.Host, new(atomic.Int64))
+		fmt.Fprintf(w, `{"n":%d,"filler":%q}`, n.(*atomic.Int64).Add(1), large)
+	})
+	site := u.site("interval 20ms\ndrain 200ms\nretry 1ms 2ms\nlinger 500ms")
+	c := start(t, site)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for i := range 30 {
+		protocol := []string{"h1", "h2"}[i%2]
+		clients.Go(func() {
+			if err := countOn(ctx, c, protocol); err != nil {
+				t.Errorf("client %d over %s: %v", i, protocol, err)
+			}
+		})
+	}
+	for range 10 {
+		time.Sleep(300 * time.Millisecond)
+		if err := c.reload(site); err != nil {
+			t.Error(err)
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	cancel()
+	clients.Wait()
+	for _, outcome := range []string{"snapshot", "lagging", "smaller"} {
+		if got := c.metric(`caddy_poll_sse_resumes_total{outcome="` + outcome + `"}`); got != 0 {
+			t.Errorf("%d clients lost their place (%s)", got, outcome)
+		}
+	}
+	t.Logf("%d resumed", c.metric(`caddy_poll_sse_resumes_total{outcome="held"}`))
+	c.eventually("nothing of ours runs any longer", func() bool { return !strings.Contains(c.goroutines(), "caddy-poll-sse.") })
+	polls := u.count()
+	time.Sleep(200 * time.Millisecond)
+	if u.count() != polls {
+		t.Error("somebody still polls")
+	}
+}
+
+// countOn follows the counter until ctx ends: every number once and in order.
+func countOn(ctx context.Context, c *caddy, protocol string) error {
+	var doc any
+	id, last := "", -1
+	for ctx.Err() == nil {
+		s, err := c.connect(protocol, "/api/count", id)
+		if err != nil {
+			continue // the connection was on its way out
+		}
+		stop := context.AfterFunc(ctx, s.cancel)
+		for {
+			e, err := s.Next()
+			if err == io.EOF || ctx.Err() != nil {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			if doc, err = applyTo(doc, e.Data); err != nil {
+				return err
+			}
+			n := numberIn(doc)
+			if last >= 0 && n != last+1 {
+				return fmt.Errorf("%d follows %d (%s)", n, last, e.ID)
+			}
+			last, id = n, e.ID
+		}
+		stop()
+		s.close()
+	}
+	if last < 100 {
+		return fmt.Errorf("only %d events", last)
+	}
+	return nil
+}
+
+func TestRestart(t *testing.T) {
+	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			u := newUpstream(t, numbered(1))
+			site := u.site("interval 20ms")
+			c := start(t, site)
+			s := c.open("h1", "/api/x", "")
+			doc := apply(t, nil, c.next(s).Data)
+			u.set(numbered(2))
+			e := c.next(s)
+			doc = apply(t, doc, e.Data)
+
+			restart := func() {
+				c.process.Process.Signal(signal)
+				<-c.exited
+				c.run(site)
+			}
+			restart()
+			back := c.open("h1", "/api/x", e.ID)
+			if got := c.metric(`caddy_poll_sse_resumes_total{outcome="digest"}`); got != 1 {
+				c.eventually("the client is recognised", func() bool {
+					return c.metric(`caddy_poll_sse_resumes_total{outcome="digest"}`) == 1
+				})
+			}
+			u.set(numbered(3))
+			e = c.next(back)
+			if strings.Contains(e.Data, "filler") {
+				t.Errorf("after a restart with the same document the client is sent %.100s", e.Data)
+			}
+			doc = apply(t, doc, e.Data)
+
+			c.process.Process.Signal(signal)
+			<-c.exited
+			u.set(numbered(4))
+			c.run(site)
+			back = c.open("h1", "/api/x", e.ID)
+			if e = c.next(back); !strings.HasPrefix(e.Data, `[{"op":"replace","path":"",`) {
+				t.Errorf("after a restart with another document the client is sent %.100s", e.Data)
+			}
+			u.set(numbered(5))
+			doc = apply(t, apply(t, doc, e.Data), c.next(back).Data)
+			if !reflect.DeepEqual(doc, value(t, numbered(5))) {
+				t.Errorf("the client holds %v", doc)
+			}
+		})
+	}
+}
+
+func TestValidateStartsNothing(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site(""))
+	file := filepath.Join(c.dir, "validated")
+	if err := os.WriteFile(file, []byte(c.config(u.site("interval 1ms"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.terminate()
+	c.runArgs("validate", "--config", file, "--adapter", "caddyfile")
+	<-c.exited
+	if code := c.process.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("exit code %d:\n%s", code, c.log)
+	}
+	if u.count() != 0 {
+		t.Errorf("%d polls", u.count())
+	}
+}
+
+func TestFailedReloadChangesNothing(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	site := u.site("interval 20ms\nlinger 100ms")
+	c := start(t, site)
+	s := c.open("h1", "/api/x", "")
+	c.next(s)
+	for _, bad := range []string{
+		u.site("interval never"),
+		site + "\n}\nhttp://127.0.0.1:" + portOf(u) + " {\nrespond taken", // cannot listen there
+	} {
+		if err := c.reload(bad); err == nil {
+			t.Errorf("the reload went well: %s", bad)
+		}
+	}
+	for n := 1; n < 4; n++ {
+		u.set(numbered(n))
+		if e := c.next(s); !strings.Contains(e.Data, fmt.Sprintf(`"value":%d`, n)) {
+			t.Errorf("event %s", e.Data)
+		}
+	}
+	s.close()
+	c.eventually("nothing of ours runs any longer", func() bool { return !strings.Contains(c.goroutines(), "caddy-poll-sse.") })
+}
+
+func portOf(u *upstream) string {
+	_, port, _ := strings.Cut(u.Listener.Addr().String(), ":")
+	return port
+}

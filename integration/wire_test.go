@@ -1,0 +1,200 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestFormatsAndNames(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site("interval 10ms\nevent price"))
+	for _, protocol := range protocols {
+		u.set(numbered(0))
+		patch, full := c.open(protocol, "/api/"+protocol, ""), c.open(protocol, "/api/"+protocol+"?sse_format=full", "")
+		p, f := c.next(patch), c.next(full)
+		if f.Data != numbered(0) || p.Data != `[{"op":"replace","path":"","value":`+numbered(0)+`}]` || p.Type != "price" || f.Type != "price" {
+			t.Errorf("%s: %+v, %+v", protocol, p, f)
+		}
+		u.set(numbered(1))
+		p, f = c.next(patch), c.next(full)
+		if f.Data != numbered(1) || p.Data != `[{"op":"replace","path":"/n","value":1}]` {
+			t.Errorf("%s: %+v, %+v", protocol, p, f)
+		}
+		patch.close()
+		u.set(numbered(2))
+		c.next(full)
+		// An id vouches for a document, not for a format.
+		if e := c.next(c.open(protocol, "/api/"+protocol, f.ID)); e.Data != `[{"op":"replace","path":"/n","value":2}]` {
+			t.Errorf("%s: after an id of the other format: %.100s", protocol, e.Data)
+		}
+		if e := c.next(c.open(protocol, "/api/"+protocol+"?last-event-id="+f.ID, "")); e.Data != `[{"op":"replace","path":"/n","value":2}]` {
+			t.Errorf("%s: after an id in the query: %.100s", protocol, e.Data)
+		}
+		for _, query := range []string{"sse_format=merge", "sse_select=/n"} {
+			s, err := c.connect(protocol, "/api/x?"+query, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.response.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s: %s: %s", protocol, query, s.response.Status)
+			}
+			s.close()
+		}
+	}
+}
+
+func TestBeginningOfStreams(t *testing.T) {
+	const (
+		webKit = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15"
+		chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"
+		id     = "Qm7fK2xVw0A-0-JaocOu1x9bM"
+	)
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site("retry 7s 7s"))
+	for _, test := range []struct {
+		name, id string
+		header   []string
+		want     string
+	}{
+		{"plain", "", nil, ":\nretry: 7000\ndata: "},
+		{"Chrome", id, []string{"User-Agent", chrome, "Cache-Control", "no-cache"}, ":\nretry: 7000\ndata: "},
+		{"WebKit", id, []string{"User-Agent", webKit, "Cache-Control", "no-cache"}, ":\nid: " + id + "\nevent: _\n\nretry: 7000\ndata: "},
+		{"WebKit at first", "", []string{"User-Agent", webKit, "Cache-Control", "no-cache"}, ":\nevent: _\n\nretry: 7000\ndata: "},
+		{"WebKit with garbage", "x", []string{"User-Agent", webKit, "Cache-Control", "no-cache"}, ":\nevent: _\n\nretry: 7000\ndata: "},
+		{"fetch in WebKit", id, []string{"User-Agent", webKit, "Cache-Control", "no-cache", "Accept", "text/event-stream, */*"}, ":\nretry: 7000\ndata: "},
+	} {
+		for _, protocol := range protocols {
+			s, err := c.connect(protocol, "/api/x", test.id, test.header...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len(test.want))
+			if _, err := io.ReadFull(s.response.Body, got); err != nil || string(got) != test.want {
+				t.Errorf("%s over %s: %q (%v), want %q", test.name, protocol, got, err, test.want)
+			}
+			s.close()
+		}
+	}
+}
+
+// A stream opens before there is a document, and after the fifth second at the
+// latest.
+func TestOpeningWithoutADocument(t *testing.T) {
+	u := newUpstream(t, "")
+	u.setAnswer(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
+	c := start(t, u.site("interval 20ms"))
+	for _, protocol := range protocols {
+		u.setAnswer(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(500) })
+		began := time.Now()
+		s := c.open(protocol, "/api/"+protocol, "")
+		if late := time.Since(began); late > 4*time.Second {
+			t.Errorf("%s: opened after %v", protocol, late)
+		}
+		u.set(numbered(0))
+		if e := c.next(s); numberIn(apply(t, nil, e.Data)) != 0 {
+			t.Errorf("%s: event %.100s", protocol, e.Data)
+		}
+		s.close()
+	}
+}
+
+func TestHeartbeats(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site("heartbeat 50ms"))
+	for _, protocol := range protocols {
+		s := c.open(protocol, "/api/x", "")
+		c.next(s)
+		lines := bufio.NewReader(s.response.Body)
+		timer := time.AfterFunc(patience, s.cancel)
+		for range 3 {
+			if line, err := lines.ReadString('\n'); err != nil || line != ":\n" {
+				t.Errorf("%s: %q (%v)", protocol, line, err)
+			}
+		}
+		timer.Stop()
+	}
+}
+
+// Documents far above a chunk arrive whole, in lines that clients can take.
+func TestLargeDocuments(t *testing.T) {
+	document := func(n int) string {
+		items := make([]string, 20_000)
+		for i := range items {
+			items[i] = fmt.Sprintf(`{"id":%d,"n":%d,"name":"item, number [%d]"}`, i, n, i)
+		}
+		return `{"n":` + fmt.Sprint(n) + `,"items":[` + strings.Join(items, ",") + `]}`
+	}
+	u := newUpstream(t, document(0))
+	c := start(t, u.site("interval 20ms"))
+	for _, protocol := range protocols {
+		u.set(document(0))
+		s := c.open(protocol, "/api/"+protocol, "")
+		for n := range 3 {
+			u.set(document(n))
+			for {
+				e := c.next(s)
+				for line := range strings.Lines(e.Data) {
+					if len(line) > 64<<10 {
+						t.Errorf("line of %d bytes", len(line))
+					}
+				}
+				if numberIn(apply(t, nil, e.Data)) == n {
+					break
+				}
+			}
+		}
+		s.close()
+	}
+}
+
+func TestOverload(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site("max_pollers 1\nmax_streams 2"))
+	for _, protocol := range protocols {
+		a := c.open(protocol, "/api/a", "")
+		c.next(a)
+		tooMuch := func(path string) {
+			t.Helper()
+			s := c.open(protocol, path, "")
+			if _, err := s.Next(); err != io.EOF || s.Retry < 15*time.Second || s.Retry > time.Minute {
+				t.Errorf("%s: %v, retry %v", protocol, err, s.Retry)
+			}
+		}
+		tooMuch("/api/b")
+		a2 := c.open(protocol, "/api/a", "")
+		c.next(a2)
+		tooMuch("/api/a")
+		a.close()
+		a2.close()
+		c.eventually("the streams are gone", func() bool { return c.metric("caddy_poll_sse_streams") == 0 })
+	}
+	for _, limit := range []string{"max_pollers", "max_streams"} {
+		if got := c.metric(`caddy_poll_sse_refusals_total{limit="` + limit + `"}`); got != len(protocols) {
+			t.Errorf("%d refusals by %s", got, limit)
+		}
+		if !strings.Contains(c.log.String(), `"limit":"`+limit+`"`) {
+			t.Errorf("%s is not logged", limit)
+		}
+	}
+}
+
+func TestMaxAgeEndsStreamsCleanly(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site("max_age 300ms"))
+	for _, protocol := range protocols {
+		s := c.open(protocol, "/api/x", "")
+		id := c.next(s).ID
+		if _, err := c.tryNext(s); err != io.EOF {
+			t.Errorf("%s: the stream ended with %v", protocol, err)
+		}
+		back := c.open(protocol, "/api/x", id)
+		if e, err := c.tryNext(back); err != io.EOF {
+			t.Errorf("%s: nothing has changed, but the client is sent %.100s (%v)", protocol, e.Data, err)
+		}
+	}
+}
