@@ -30,6 +30,7 @@ func TestBrowser(t *testing.T) {
 	browser := startBrowser(t)
 	t.Run("Example", func(t *testing.T) { testExample(t, browser) })
 	t.Run("CutMidEvent", func(t *testing.T) { testCutMidEvent(t, browser) })
+	t.Run("README", func(t *testing.T) { testFirstScreen(t, browser) })
 }
 
 // testExample runs Caddyfile.example as it is, but for its ports.
@@ -329,24 +330,32 @@ func readExample(t *testing.T) string {
 }
 
 // startExample runs Caddy with Caddyfile.example, served on a port of 127.0.0.1,
-// until the test ends. Replacements are pairs of what stands in it once, and what
-// shall stand there instead.
+// until the test ends.
 func startExample(t *testing.T, port int, replacements ...string) *caddy {
 	t.Helper()
-	text := readExample(t)
-	replacements = append(replacements, "http://localhost:8080 {", fmt.Sprintf("http://localhost:%d {\nbind 127.0.0.1", port))
+	return startDocumented(t, port, readExample(t), append(replacements, "http://localhost:8080 {", site127(port))...)
+}
+
+// site127 begins a site on a port of 127.0.0.1.
+func site127(port int) string { return fmt.Sprintf("http://localhost:%d {\nbind 127.0.0.1", port) }
+
+// startDocumented runs Caddy with a Caddyfile from the documentation, which serves
+// that port. Replacements are pairs of what stands in it once, and what shall stand
+// there instead.
+func startDocumented(t *testing.T, port int, text string, replacements ...string) *caddy {
+	t.Helper()
 	for i := 0; i < len(replacements); i += 2 {
 		if n := strings.Count(text, replacements[i]); n != 1 {
-			t.Fatalf("Caddyfile.example has %q %d times", replacements[i], n)
+			t.Fatalf("the Caddyfile has %q %d times", replacements[i], n)
 		}
 		text = strings.Replace(text, replacements[i], replacements[i+1], 1)
 	}
 	c := &caddy{t: t, dir: t.TempDir()}
-	file := filepath.Join(c.dir, "Caddyfile.example")
+	file := filepath.Join(c.dir, "Caddyfile")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.runArgs("run", "--config", file)
+	c.runArgs("run", "--config", file, "--adapter", "caddyfile")
 	t.Cleanup(c.stop)
 	c.eventually("Caddy serves", func() bool {
 		select {
