@@ -132,6 +132,7 @@ type Handler struct {
 	beginDrain   func()
 	exiting      chan struct{} // closed when the process ends
 	beginExit    func()
+	open         *openStreams
 }
 
 // arrayKey names the member that tells the items of an array apart.
@@ -183,6 +184,7 @@ type ordinalKey struct {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.draining, h.exiting = make(chan struct{}), make(chan struct{})
+	h.open = &openStreams{responses: make(map[*response]struct{})}
 	h.beginDrain = sync.OnceFunc(func() { close(h.draining) })
 	h.beginExit = sync.OnceFunc(func() { close(h.exiting) })
 	h.setDefaults()
@@ -231,6 +233,8 @@ func (h *Handler) shutDown() {
 	for {
 		if caddy.Exiting() {
 			h.beginExit()
+			time.Sleep(exitGrace)
+			h.open.cut()
 			return
 		}
 		select {
@@ -289,7 +293,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.refuse(w, r, over)
 		}
 		res.follow(src)
-		switch res.firstPoll(r.Context(), h.generation, id != "") {
+		switch res.firstPoll(r.Context(), h, id != "") {
 		case verdictServe:
 			defer pool.leave(h, res)
 			return h.serveStream(w, r, res, format, id)
@@ -319,10 +323,13 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resou
 		resource: res,
 		log:      res.view(format),
 		cursor:   cursor,
-		response: response{w, http.NewResponseController(w)},
+		response: newResponse(w),
 	}
+	h.open.add(s.response)
+	defer h.open.remove(s.response)
 	s.response.begin()
-	s.logEnd(s.serve(r.Context(), preamble(r, between(h.Retry.Min, h.Retry.Max))))
+	why := s.serve(r.Context(), preamble(r, between(h.Retry.Min, h.Retry.Max)))
+	h.logger.Debug("stream ended", res.field(), zap.String("reason", why))
 	return nil // the header is written: an error would start error routes on top of it
 }
 

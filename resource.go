@@ -267,15 +267,16 @@ type verdict int
 const (
 	verdictServe      verdict = iota // its stream opens
 	verdictPass                      // its request passes to the next handler
-	verdictSuperseded                // a newer generation serves the resource
+	verdictSuperseded                // a newer generation serves the resource, or none will
 	verdictEnded                     // the resource is no more
 	verdictGone                      // the client is
 )
 
-// firstPoll decides about a client of that generation: at once where a document is
-// held that its own route has confirmed, else when a poll of that route has ended,
-// but never later than firstPollTimeout.
-func (r *resource) firstPoll(ctx context.Context, generation uint64, resuming bool) verdict {
+// firstPoll decides about a client of h: at once where a document is held that the
+// route of h has confirmed, else when a poll of that route has ended, but never later
+// than firstPollTimeout.
+func (r *resource) firstPoll(ctx context.Context, h *Handler, resuming bool) verdict {
+	generation := h.generation
 	timeout := time.NewTimer(firstPollTimeout)
 	defer timeout.Stop()
 	for {
@@ -301,6 +302,8 @@ func (r *resource) firstPoll(ctx context.Context, generation uint64, resuming bo
 			return verdictServe
 		case <-r.ended:
 			return verdictEnded
+		case <-h.exiting:
+			return verdictSuperseded
 		case <-ctx.Done():
 			return verdictGone
 		}

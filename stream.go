@@ -6,10 +6,10 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"go.uber.org/zap"
 )
 
 // stream is one client's response: a cursor into the log of a view, and what the
@@ -19,14 +19,17 @@ type stream struct {
 	resource *resource
 	log      *eventLog
 	cursor   eventID
-	response response
+	response *response
 }
 
 // serve writes events until the client leaves or the stream is to end, and returns
 // why it ended. It begins with the preamble.
 func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 	h := s.handler
-	beat := time.NewTimer(rand.N(time.Duration(h.Heartbeat)))
+	// The first heartbeat comes at a random phase: streams that begin together, after
+	// a restart say, do not beat together.
+	silence := rand.N(time.Duration(h.Heartbeat))
+	beat := time.NewTimer(silence)
 	defer beat.Stop()
 	end := time.NewTimer(h.lifetime())
 	defer end.Stop()
@@ -41,11 +44,12 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 			how = b.how
 		}
 		if pending = append(pending, b.events...); len(pending) > 0 {
-			if err := s.response.write(pending); err != nil {
+			if err := s.response.write(pending, h.exiting); err != nil {
 				return "write failed"
 			}
 			pending = pending[:0]
-			beat.Reset(time.Duration(h.Heartbeat))
+			beat.Reset(silence)
+			silence = time.Duration(h.Heartbeat)
 		}
 		s.cursor = b.cursor
 
@@ -109,8 +113,12 @@ type response struct {
 	controller *http.ResponseController
 }
 
+func newResponse(w http.ResponseWriter) *response {
+	return &response{w, http.NewResponseController(w)}
+}
+
 // begin sends the header of an event stream; flushing is up to the first write.
-func (r response) begin() {
+func (r *response) begin() {
 	header := r.w.Header()
 	header.Set("Content-Type", "text/event-stream; charset=utf-8")
 	// no-transform keeps compressing proxies, Caddy's encode among them, from
@@ -122,28 +130,91 @@ func (r response) begin() {
 	r.w.WriteHeader(http.StatusOK)
 }
 
-// write writes parts, in one go where they are small, and flushes them.
-func (r response) write(parts [][]byte) error {
+// write writes parts, in one go where they are small, and flushes them. It gives up
+// between chunks when exiting is closed.
+func (r *response) write(parts [][]byte, exiting <-chan struct{}) error {
 	// An armed deadline would reset an idle stream over HTTP/2.
 	defer r.controller.SetWriteDeadline(time.Time{})
 	for _, piece := range pieces(parts) {
 		for len(piece) > 0 {
 			n := min(len(piece), chunk)
-			r.arm()
+			if err := r.arm(exiting); err != nil {
+				return err
+			}
 			if _, err := r.w.Write(piece[:n]); err != nil {
 				return err
 			}
 			piece = piece[n:]
 		}
 	}
-	r.arm()
+	if err := r.arm(exiting); err != nil {
+		return err
+	}
 	if err := r.controller.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil
 }
 
-func (r response) arm() { r.controller.SetWriteDeadline(time.Now().Add(chunkDeadline)) }
+var errExiting = errors.New("the process ends")
+
+// arm sets the deadline of the next chunk. Only then does it look whether the
+// process ends, so that a deadline set by [response.cut] is never overwritten unseen.
+func (r *response) arm(exiting <-chan struct{}) error {
+	r.controller.SetWriteDeadline(time.Now().Add(chunkDeadline))
+	select {
+	case <-exiting:
+		return errExiting
+	default:
+		return nil
+	}
+}
+
+// cut ends a write that blocks. Other goroutines may call it while the handler runs.
+func (r *response) cut() {
+	// The writers that Caddy puts around the server's own are not made for two
+	// goroutines; the server's is.
+	w := r.w
+	for {
+		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			break
+		}
+		w = outer.Unwrap()
+	}
+	http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
+}
+
+// exitGrace is how long streams have to end by themselves when the process ends.
+const exitGrace = 250 * time.Millisecond
+
+// openStreams are the responses that are being written to.
+type openStreams struct {
+	mu        sync.Mutex // guards responses, and keeps them from ending while they are cut
+	responses map[*response]struct{}
+}
+
+func (o *openStreams) add(r *response) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.responses[r] = struct{}{}
+}
+
+func (o *openStreams) remove(r *response) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.responses, r)
+}
+
+// cut ends all writes that block, so that a client which does not read cannot hold
+// up the end of the process.
+func (o *openStreams) cut() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for r := range o.responses {
+		r.cut()
+	}
+}
 
 // pieces joins neighbours of together at most a chunk, so that events that are
 // pending together go out in one write, and leaves large parts as they are.
@@ -187,17 +258,13 @@ func fromWebKit(r *http.Request) bool {
 // turnAway answers a client that shall come back after retry. Any status but 200
 // would end an EventSource for good, whatever Retry-After says.
 func turnAway(w http.ResponseWriter, r *http.Request, retry time.Duration) error {
-	response := response{w, http.NewResponseController(w)}
+	response := newResponse(w)
 	response.begin()
-	response.write([][]byte{preamble(r, retry)})
+	response.write([][]byte{preamble(r, retry)}, nil)
 	return nil
 }
 
 // between draws a duration from min to max.
 func between(min, max caddy.Duration) time.Duration {
 	return time.Duration(min + rand.N(max-min+1))
-}
-
-func (s *stream) logEnd(why string) {
-	s.handler.logger.Debug("stream ended", s.resource.field(), zap.String("reason", why))
 }

@@ -179,7 +179,7 @@ func (c *caddy) terminate() time.Duration {
 	select {
 	case <-c.exited:
 	case <-time.After(patience):
-		c.process.Process.Signal(syscall.SIGQUIT)
+		c.process.Process.Signal(syscall.SIGABRT)
 		<-c.exited
 		c.t.Fatalf("Caddy did not end:\n%s", c.log)
 	}

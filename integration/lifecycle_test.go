@@ -61,6 +61,43 @@ func TestStopWithOpenStreams(t *testing.T) {
 	}
 }
 
+// Neither a client that does not read nor one that still waits for the first poll
+// holds up the end of the process. Over HTTP/3 the server waits for connections on
+// which a client has left data unread until they are idle for too long, whatever
+// the handler does.
+func TestStopWithStalledClients(t *testing.T) {
+	for _, protocol := range []string{"h1", "h2"} {
+		t.Run(protocol, func(t *testing.T) {
+			large := strings.Repeat(filler, 20_000)
+			u := newUpstream(t, "")
+			u.setAnswer(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "/hang") {
+					<-r.Context().Done()
+				}
+				fmt.Fprintf(w, `{"n":%d,"filler":%q}`, time.Now().UnixNano(), large)
+			})
+			c := start(t, u.site("interval 20ms"))
+			for range 5 {
+				c.h3 = c.newH3()                               // streams share the window of their connection
+				c.open(protocol, "/api/x?sse_format=full", "") // and reads nothing but the header
+			}
+			go func() {
+				if s, err := c.connect(protocol, "/api/hang", ""); err == nil {
+					s.close()
+				}
+			}()
+			c.eventually("writes block", func() bool {
+				return strings.Count(c.goroutines(), "caddy-poll-sse.(*response).write") >= 5 && strings.Contains(c.goroutines(), ".firstPoll(")
+			})
+			took := c.terminate()
+			t.Logf("Caddy ended %v after SIGTERM", took)
+			if took > 5*time.Second {
+				t.Errorf("Caddy took %v to end", took)
+			}
+		})
+	}
+}
+
 // Clients live through reloads without a gap or a repeat, and nothing of the old
 // generations stays behind.
 func TestReloadsUnderLoad(t *testing.T) {
