@@ -47,7 +47,9 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 			if err := s.response.write(pending, h.exiting); err != nil {
 				return "write failed"
 			}
-			pending = pending[:0]
+			// A stream that waits must not keep a document alive that nobody needs.
+			clear(pending)
+			pending, b.events = pending[:0], nil
 			beat.Reset(silence)
 			silence = time.Duration(h.Heartbeat)
 		}
