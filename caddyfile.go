@@ -121,12 +121,14 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 	case "drain":
 		return duration(d, &h.Drain)
 	case "max_age":
-		if d.CountRemainingArgs() == 1 && d.NextArg() && d.Val() == "off" {
+		if !d.NextArg() {
+			return d.ArgErr()
+		}
+		if d.Val() == "off" {
 			h.MaxAge = -1
 			return nil
 		}
-		d.Prev()
-		return duration(d, &h.MaxAge)
+		return parseDuration(d, &h.MaxAge)
 	case "max_pollers":
 		return count(d, &h.MaxPollers)
 	case "max_streams":
@@ -154,6 +156,11 @@ func duration(d *caddyfile.Dispenser, field *caddy.Duration) error {
 	if !d.NextArg() {
 		return d.ArgErr()
 	}
+	return parseDuration(d, field)
+}
+
+// parseDuration reads the argument that is at hand.
+func parseDuration(d *caddyfile.Dispenser, field *caddy.Duration) error {
 	v, err := caddy.ParseDuration(d.Val())
 	if err != nil {
 		return d.Errf("parsing duration: %v", err)

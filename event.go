@@ -54,7 +54,10 @@ func parseEventID(text string) (id eventID, ok bool) {
 	}
 	id.epoch = readWord(text[:wordLen])
 	id.digest = readWord(text[len(text)-wordLen:])
-	return id, id.String() == text // one spelling only, and all characters checked
+	if id.String() != text { // one spelling only, and all characters checked
+		return eventID{}, false
+	}
+	return id, true
 }
 
 func readWord(text string) uint64 {

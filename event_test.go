@@ -50,7 +50,7 @@ func FuzzLastEventID(f *testing.F) {
 
 func TestBadEventIDs(t *testing.T) {
 	for _, s := range badEventIDs {
-		if id, ok := parseEventID(s); ok {
+		if id, ok := parseEventID(s); ok || id != (eventID{}) {
 			t.Errorf("parseEventID(%.80q) = %v", s, id)
 		}
 	}

@@ -18,14 +18,14 @@ type eventLog struct {
 	eventLogConfig
 	epoch uint64
 
-	mu        sync.Mutex    // guards all below
-	versions  []version     // oldest first; the head is last; empty before the first document
-	snapshot  func() []byte // the event that leads to the head from anywhere
-	atLeast   int           // what the snapshot measures, or less
-	bytes     int           // of the events in versions[1:]
-	confirmed uint64        // the newest generation that polled the head itself
-	floor     uint64        // versions below it were polled by older generations only
-	changed   chan struct{} // closed when there may be something new
+	mu              sync.Mutex    // guards all below
+	versions        []version     // oldest first; the head is last; empty before the first document
+	snapshot        func() []byte // the event that leads to the head from anywhere
+	snapshotAtLeast int           // what the snapshot measures, or less
+	bytes           int           // of the events in versions[1:]
+	confirmed       uint64        // the newest generation that polled the head itself
+	floor           uint64        // versions below it were polled by older generations only
+	changed         chan struct{} // closed when there may be something new
 }
 
 // version is one state of the document, and the event that leads to it from the
@@ -74,17 +74,28 @@ func (l *eventLog) append(document, patch []byte, generation uint64) {
 
 	l.mu.Lock()
 	l.versions = append(l.versions, version{id, generation, event})
-	l.snapshot, l.atLeast = snapshot, len(document)
+	l.snapshot, l.snapshotAtLeast = snapshot, len(document)
 	l.bytes += len(event)
 	for len(l.versions)-1 > l.maxEvents || l.bytes > l.maxBytes {
-		l.versions = l.versions[1:]
-		l.bytes -= len(l.versions[0].event)
-		l.versions[0].event = nil // nothing leads to the oldest version
+		l.forgetOldestLocked()
 	}
 	if generation > l.confirmed {
+		// Another document than the older generation polled last may be another
+		// handler's, which has changed places with ours: then its clients' history is
+		// not for ours. Clients that held its head lose nothing.
+		for len(l.versions) > 2 {
+			l.forgetOldestLocked()
+		}
 		l.confirmed, l.floor = generation, id.seq
 	}
 	l.wakeAndUnlock()
+}
+
+// forgetOldestLocked drops the oldest version, and the event that led from it.
+func (l *eventLog) forgetOldestLocked() {
+	l.versions = l.versions[1:]
+	l.bytes -= len(l.versions[0].event)
+	l.versions[0].event = nil
 }
 
 func (l *eventLog) nextSeq() uint64 {
@@ -156,14 +167,16 @@ func (l *eventLog) after(cursor eventID, generation uint64) batch {
 		}
 		b.cursor, b.how = l.versions[visible-1].id, how
 	}
-	head, snapshot, atLeast := l.headLocked(), l.snapshot, l.atLeast
+	head, snapshot, snapshotAtLeast := l.headLocked(), l.snapshot, l.snapshotAtLeast
 	l.mu.Unlock()
 
+	if head.generation > generation {
+		return b // the snapshot is not for this stream
+	}
 	switch {
-	case head.generation > generation:
 	case at < 0:
 		b.events, b.cursor, b.how = [][]byte{snapshot()}, head.id, resumedSnapshot
-	case len(b.events) > 1 && atLeast < size && len(snapshot()) < size:
+	case len(b.events) > 1 && snapshotAtLeast < size && len(snapshot()) < size:
 		b.events, b.cursor, b.how = [][]byte{snapshot()}, head.id, resumedSmaller
 	}
 	return b

@@ -155,6 +155,20 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
+// Where a newer generation finds another document, only the head of the older one's
+// history is kept: handlers that look alike may have changed places.
+func TestTakeoverForgets(t *testing.T) {
+	l := logOf(10, 1<<20)
+	at := func(n int) eventID { return eventID{l.epoch, uint64(n), digestOf(documentNo(n))} }
+	appendVersions(l, 0, 4)
+	l.append(documentNo(4), []byte("patch 4"), 2)
+	for n, want := range []resumption{resumedSnapshot, resumedSnapshot, resumedSnapshot, resumedHeld, resumedHeld} {
+		if b := l.after(at(n), 2); b.how != want {
+			t.Errorf("after %d: %q (%s), want %s", n, data(t, b), b.how, want)
+		}
+	}
+}
+
 // Readers that come, go and lag rebuild every state in order, or one later snapshot.
 func TestRandomReaders(t *testing.T) {
 	const last = 2000

@@ -22,6 +22,10 @@ var (
 		Namespace: "caddy", Subsystem: "poll_sse", Name: "resumes_total",
 		Help: "How streams found their place: new, held, digest, smaller (held, but the snapshot is smaller), snapshot (not held), or lagging (lost it later).",
 	}, []string{"outcome"})
+	streamEndsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "poll_sse", Name: "stream_ends_total",
+		Help: "Streams that have ended, by reason: client_left, age, write_failed, withdrawn, or exit.",
+	}, []string{"reason"})
 	refusalsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "poll_sse", Name: "refusals_total",
 		Help: "Clients told to come back later, by the limit that kept them out.",
@@ -29,7 +33,7 @@ var (
 )
 
 func registerMetrics(ctx caddy.Context) error {
-	for _, c := range []prometheus.Collector{streamsOpen, pollsTotal, resumesTotal, refusalsTotal} {
+	for _, c := range []prometheus.Collector{streamsOpen, streamEndsTotal, pollsTotal, resumesTotal, refusalsTotal} {
 		err := ctx.GetMetricsRegistry().Register(c)
 		var again prometheus.AlreadyRegisteredError // by another handler of this configuration
 		if err != nil && !errors.As(err, &again) {

@@ -122,7 +122,7 @@ type Handler struct {
 	// last good one is kept. Default: 16 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
-	key          string        // of the resource pool
+	poolKey      string        // of the resource pool
 	pool         *resourcePool // referred to from Provision to Cleanup
 	ordinalKey   ordinalKey    // among identical handlers of the server
 	generation   uint64        // grows with each handler that is provisioned
@@ -133,6 +133,7 @@ type Handler struct {
 	exiting      chan struct{} // closed when the process ends
 	beginExit    func()
 	open         *openStreams
+	refusedAt    *atomic.Int64 // the second in which a limit was logged last
 }
 
 // arrayKey names the member that tells the items of an array apart.
@@ -184,6 +185,7 @@ type ordinalKey struct {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.draining, h.exiting = make(chan struct{}), make(chan struct{})
+	h.refusedAt = new(atomic.Int64)
 	h.open = &openStreams{responses: make(map[*response]struct{})}
 	h.beginDrain = sync.OnceFunc(func() { close(h.draining) })
 	h.beginExit = sync.OnceFunc(func() { close(h.exiting) })
@@ -209,8 +211,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.ordinalKey = ordinalKey{server, string(config)}
 	counter, _ := ordinals.LoadOrStore(h.ordinalKey, new(atomic.Int64))
 	ordinal := counter.(*atomic.Int64).Add(1)
-	h.key = lengthPrefixed(server.Name(), h.ordinalKey.config, strconv.FormatInt(ordinal, 10))
-	pool, _, err := resourcePools.LoadOrNew(h.key, newResourcePool)
+	h.poolKey = lengthPrefixed(server.Name(), h.ordinalKey.config, strconv.FormatInt(ordinal, 10))
+	pool, _, err := resourcePools.LoadOrNew(h.poolKey, newResourcePool)
 	if err != nil {
 		return fmt.Errorf("making resource pool: %w", err)
 	}
@@ -227,21 +229,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // a goroutine of its own.
 func (h *Handler) shutDown() {
 	h.beginDrain()
-	over := time.After(time.Duration(h.Drain))
-	check := time.NewTicker(20 * time.Millisecond)
-	defer check.Stop()
-	for {
+	began := time.Now()
+	for time.Since(began) < time.Duration(h.Drain) || h.open.any() {
 		if caddy.Exiting() {
 			h.beginExit()
 			time.Sleep(exitGrace)
 			h.open.cut()
 			return
 		}
-		select {
-		case <-over:
-			return
-		case <-check.C:
-		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
@@ -260,8 +256,8 @@ func (h *Handler) Cleanup() error {
 		return nil // not provisioned to the end
 	}
 	h.beginDrain()
-	h.pool.retire(h.generation)
-	_, err := resourcePools.Delete(h.key)
+	h.pool.retire(h)
+	_, err := resourcePools.Delete(h.poolKey)
 	ordinals.Delete(h.ordinalKey)
 	return err
 }
@@ -278,15 +274,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err != nil {
 		return caddyhttp.Error(http.StatusBadRequest, err)
 	}
-	pooled, _, err := resourcePools.LoadOrNew(h.key, newResourcePool)
+	pooled, _, err := resourcePools.LoadOrNew(h.poolKey, newResourcePool)
 	if err != nil {
 		return err
 	}
-	defer resourcePools.Delete(h.key)
+	defer resourcePools.Delete(h.poolKey)
 	pool := pooled.(*resourcePool)
-	src := &source{h.generation, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server), h.logger}
+	src := &source{h, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)}
 	t := h.newTarget(r)
 	id := lastEventID(r)
+	began := time.Now()
 	for !h.isDraining() {
 		res, over := pool.join(h, t)
 		if over != "" {
@@ -296,14 +293,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		switch res.firstPoll(r.Context(), h, id != "") {
 		case verdictServe:
 			defer pool.leave(h, res)
-			return h.serveStream(w, r, res, format, id)
+			return h.serveStream(w, r, res, format, id, began)
 		case verdictPass:
 			pool.leave(h, res)
 			return next.ServeHTTP(w, r)
 		case verdictGone:
 			pool.leave(h, res)
 			return nil
-		case verdictSuperseded:
+		case verdictLater:
 			pool.leave(h, res)
 			return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
 		case verdictEnded: // another one takes its place
@@ -314,7 +311,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 // serveStream answers r with the events of a resource.
-func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resource, format, id string) error {
+func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resource, format, id string, began time.Time) error {
 	streamsOpen.Inc()
 	defer streamsOpen.Dec()
 	cursor, _ := parseEventID(id)
@@ -324,11 +321,13 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resou
 		log:      res.view(format),
 		cursor:   cursor,
 		response: newResponse(w),
+		ends:     began.Add(h.lifetime()),
 	}
 	h.open.add(s.response)
 	defer h.open.remove(s.response)
 	s.response.begin()
 	why := s.serve(r.Context(), preamble(r, between(h.Retry.Min, h.Retry.Max)))
+	streamEndsTotal.WithLabelValues(why).Inc()
 	h.logger.Debug("stream ended", res.field(), zap.String("reason", why))
 	return nil // the header is written: an error would start error routes on top of it
 }
@@ -336,7 +335,10 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resou
 // refuse tells a client that a limit keeps out to come back later.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, over limit) error {
 	refusalsTotal.WithLabelValues(string(over)).Inc()
-	h.logger.Warn("limit reached; telling client to come back later", zap.String("limit", string(over)))
+	if now, last := time.Now().Unix(), h.refusedAt.Load(); now > last && h.refusedAt.CompareAndSwap(last, now) {
+		// Anybody can bring this about, so there is one line a second at most.
+		h.logger.Warn("limit reached; telling clients to come back later", zap.String("limit", string(over)))
+	}
 	return turnAway(w, r, between(caddy.Duration(15*time.Second), caddy.Duration(60*time.Second)))
 }
 

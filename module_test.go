@@ -337,6 +337,119 @@ func TestWithdrawal(t *testing.T) {
 	})
 }
 
+// Nor does it matter that the upstream had failed in other ways before.
+func TestWithdrawalAfterFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		client := s.get(s.h, "/")
+		s.waitForPolls(1)
+		answer := func(status int) {
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(status); return nil })
+		}
+		answer(http.StatusInternalServerError)
+		s.waitForPolls(5)
+		answer(http.StatusUnauthorized)
+		s.waitForPolls(1)
+		began := time.Now()
+		<-client.done
+		if took := time.Since(began); took > 1100*time.Millisecond {
+			t.Errorf("the stream ended %v after the first 401", took)
+		}
+		s.close(client)
+	})
+}
+
+// A backend that streams by itself may have nothing to say for long.
+func TestSilentNativeStreamPasses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.Header().Set("X-Native", "1")
+			w.WriteHeader(http.StatusOK)
+			<-r.Context().Done()
+			return r.Context().Err()
+		})
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		if c.header.Get("X-Native") != "1" || s.resources() != 0 {
+			t.Errorf("%v, %d resources", c.header, s.resources())
+		}
+		s.close(c)
+	})
+}
+
+// A configuration that was loaded and then rolled back leaves the one before as it
+// was.
+func TestRollback(t *testing.T) {
+	for _, oldStreamStays := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+			old := s.get(s.h, "/")
+			s.waitForPolls(1)
+			if !oldStreamStays {
+				old.leave()
+			}
+			newer := &site{t: t, server: new(caddyhttp.Server)}
+			newer.answer = func(w http.ResponseWriter, r *http.Request) error {
+				_, err := w.Write([]byte(`{"n":2}`))
+				return err
+			}
+			newer.h = newer.provision(&Handler{Interval: s.h.Interval})
+			c := newer.get(newer.h, "/")
+			newer.waitForPolls(2)
+			if len(c.events()) != 1 {
+				t.Fatalf("the newer generation serves %q", c.text())
+			}
+			newer.close(c) // as Caddy does where another app fails to start
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if oldStreamStays && !old.ended() {
+				t.Error("the old stream follows a resource that nobody polls")
+			}
+			polls := newer.count()
+			back := s.get(s.h, "/", "Last-Event-ID", old.events()[0].ID)
+			fresh := s.get(s.h, "/")
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+				_, err := w.Write([]byte(`{"n":3}`))
+				return err
+			})
+			s.waitForPolls(3)
+			for _, c := range []*client{back, fresh} {
+				if !strings.Contains(c.text(), `{"n":3}`) || strings.Contains(c.text(), `{"n":2}`) {
+					t.Errorf("after the rollback a client is sent %q", c.text())
+				}
+			}
+			if newer.count() != polls {
+				t.Error("the unloaded route is still polled")
+			}
+			s.close(old, back, fresh)
+		})
+	}
+}
+
+func TestFirstHeartbeatHasARandomPhase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Heartbeat: caddy.Duration(10 * time.Second)})
+		var clients []*client
+		for range 200 {
+			clients = append(clients, s.get(s.h, "/"))
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		early := 0
+		for _, c := range clients {
+			if strings.Count(c.text(), ":\n") > 1 {
+				early++
+			}
+		}
+		if early < 60 || early > 140 {
+			t.Errorf("%d of 200 streams beat in the first half of the interval", early)
+		}
+		s.close(clients...)
+	})
+}
+
 func TestLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, &Handler{MaxPollers: 2, MaxStreams: 3})
@@ -455,7 +568,7 @@ func TestTakeover(t *testing.T) {
 			return err
 		}
 		newer.h = newer.provision(&Handler{Interval: first.Interval})
-		if newer.h.key != first.key {
+		if newer.h.poolKey != first.poolKey {
 			t.Fatal("the reloaded handler has another key")
 		}
 		fresh := newer.get(newer.h, "/")
@@ -493,7 +606,7 @@ func TestAlikeHandlersDoNotShare(t *testing.T) {
 	s := newSite(t, new(Handler))
 	defer s.close()
 	other := s.provision(new(Handler))
-	if other.key == s.h.key || other.pool == s.h.pool {
+	if other.poolKey == s.h.poolKey || other.pool == s.h.pool {
 		t.Error("two handlers of one server share their resources")
 	}
 	if err := other.Cleanup(); err != nil {

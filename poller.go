@@ -21,10 +21,9 @@ import (
 // source is where polls go: the rest of the route that a stream request of one
 // generation of the configuration took.
 type source struct {
-	generation uint64
-	next       caddyhttp.Handler
-	server     *caddyhttp.Server
-	logger     *zap.Logger
+	handler *Handler
+	next    caddyhttp.Handler
+	server  *caddyhttp.Server
 }
 
 // poller asks for one document again and again. It knows when to ask, how to ask
@@ -100,22 +99,25 @@ func (r pollResult) passes(resuming bool) bool {
 func (p *poller) poll(ctx context.Context, src *source) pollResult {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	rec := &recorder{header: make(http.Header), limit: p.maxBody}
+	rec := &recorder{header: make(http.Header), limit: p.maxBody, abort: cancel}
 	r, err := p.target.newRequest(ctx, src.server, rec)
 	if err != nil {
 		return pollResult{kind: pollFailed, cause: "request", err: err}
 	}
-	if src.generation != p.generation {
-		p.validators, p.body = validators{}, nil // they were another source's
+	if src.handler.generation != p.generation {
+		p.forget() // they were another source's
 	}
 	p.validators.apply(r.Header)
 	err = serve(src, rec, r)
 	result := p.judge(ctx, rec, err)
 	if result.kind == pollGood || result.kind == pollUnchanged {
-		p.validators, p.generation = newValidators(rec.header), src.generation
+		p.validators, p.generation = newValidators(rec.sent), src.handler.generation
 	}
 	return result
 }
+
+// forget makes the next poll unconditional, and its answer new.
+func (p *poller) forget() { p.validators, p.body = validators{}, nil }
 
 // serve calls the rest of the route, and turns a panic into an error: in our
 // goroutine it would end the process.
@@ -127,7 +129,7 @@ func serve(src *source, w http.ResponseWriter, r *http.Request) (err error) {
 			err = http.ErrAbortHandler
 		default:
 			err = fmt.Errorf("handler panicked: %v", v)
-			src.logger.Error("handler panicked during a poll", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			src.handler.logger.Error("handler panicked during a poll", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
 	return src.next.ServeHTTP(w, r)
@@ -155,7 +157,7 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 		result.cause = "redirect"
 	case rec.status != 0 && rec.status != http.StatusOK:
 		result.cause = "status"
-		result.retryAfter = retryAfter(rec.status, rec.header)
+		result.retryAfter = retryAfter(rec.status, rec.sentHeader())
 	case rec.tooLarge:
 		result.kind, result.cause = pollRejected, "too_large"
 	case errors.Is(err, http.ErrAbortHandler), rec.status != 0 && err != nil, rec.truncated():
@@ -215,7 +217,7 @@ func (p *poller) next(start time.Time, result pollResult) (at, notBefore time.Ti
 	}
 	p.failures++
 	at = now.Add(p.backoff())
-	if result.withdrawn() && p.failures == 1 {
+	if result.withdrawn() { // a second one in a row ends the resource
 		at = now.Add(confirmAfter)
 	}
 	return at, now.Add(result.retryAfter)
@@ -252,6 +254,8 @@ func retryAfter(status int, header http.Header) time.Duration {
 	wait := time.Duration(0)
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
 		wait = time.Duration(seconds) * time.Second
+	} else if errors.Is(err, strconv.ErrRange) {
+		wait = maxRetryAfter
 	} else if at, err := http.ParseTime(value); err == nil {
 		wait = time.Until(at)
 	} else {
@@ -263,7 +267,9 @@ func retryAfter(status int, header http.Header) time.Duration {
 // recorder is the ResponseWriter of a poll. It takes the body of a 200 up to a
 // limit, and refuses to read a stream.
 type recorder struct {
-	header   http.Header
+	header   http.Header        // as handlers see it
+	sent     http.Header        // as it was when the status was written
+	abort    context.CancelFunc // ends the poll
 	status   int
 	body     []byte
 	limit    int64
@@ -279,10 +285,14 @@ func (w *recorder) WriteHeader(status int) {
 		return
 	}
 	w.status = status
-	w.header = w.header.Clone() // later changes are trailers
-	mediaType, _, _ := mime.ParseMediaType(w.header.Get("Content-Type"))
-	w.native = status == http.StatusOK && mediaType == "text/event-stream"
-	if length, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil && length > 0 && length <= w.limit {
+	w.sent = w.header.Clone() // later changes are trailers
+	mediaType, _, _ := mime.ParseMediaType(w.sent.Get("Content-Type"))
+	if status == http.StatusOK && mediaType == "text/event-stream" {
+		w.native = true
+		w.abort() // it may be long until there is a body to refuse
+		return
+	}
+	if length, err := strconv.ParseInt(w.sent.Get("Content-Length"), 10, 64); err == nil && length > 0 && length <= w.limit {
 		w.body = make([]byte, 0, min(length, 1<<20)) // no more on the word of the upstream
 	}
 }
@@ -308,15 +318,24 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// sentHeader returns the header of the answer, also where a handler has answered
+// with an error only.
+func (w *recorder) sentHeader() http.Header {
+	if w.sent == nil {
+		return w.header
+	}
+	return w.sent
+}
+
 // Flush does nothing: nobody sees a part of the answer.
 func (w *recorder) Flush() {}
 
 func (w *recorder) truncated() bool {
-	length, err := strconv.Atoi(w.header.Get("Content-Length"))
+	length, err := strconv.Atoi(w.sentHeader().Get("Content-Length"))
 	return err == nil && length != len(w.body)
 }
 
 func (w *recorder) encoded() bool {
-	coding := w.header.Get("Content-Encoding")
+	coding := w.sentHeader().Get("Content-Encoding")
 	return coding != "" && coding != "identity"
 }

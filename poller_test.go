@@ -129,6 +129,7 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		{403, func() string { return "120" }, 2 * time.Minute, 2*time.Minute + time.Second},
 		{503, func() string { return time.Now().Add(time.Minute).UTC().Format(http.TimeFormat) }, 59 * time.Second, time.Minute},
 		{503, func() string { return "86400" }, 10 * time.Minute, 10*time.Minute + time.Second},
+		{503, func() string { return "99999999999999999999" }, 10 * time.Minute, 10*time.Minute + time.Second},
 		{503, func() string { return "soon" }, 2 * time.Second, 4 * time.Second},
 		{503, func() string { return "-5" }, 2 * time.Second, 4 * time.Second},
 		{500, func() string { return "120" }, 2 * time.Second, 4 * time.Second},
@@ -240,7 +241,7 @@ func TestWhatIsGood(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t, new(Handler))
 				defer s.close()
-				src := &source{1, c.answer, s.server, s.h.logger}
+				src := &source{&Handler{generation: 1, logger: s.h.logger}, c.answer, s.server}
 				p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 20_000}
 				if name == "too large" {
 					p.maxBody = 1000
@@ -256,7 +257,7 @@ func TestWhatIsGood(t *testing.T) {
 				if !result.good() && string(p.body) != `"held"` {
 					t.Errorf("the last good document is now %q", p.body)
 				}
-				src.generation = 2 // validators of another source are not used
+				src.handler.generation = 2 // validators of another source are not used
 				if name == "asked 304" {
 					if result := p.poll(t.Context(), src); result.cause != "unasked_304" {
 						t.Errorf("304 to another source: %s %q", result.kind, result.cause)
@@ -288,9 +289,9 @@ func TestEqualValuesMakeNoEvent(t *testing.T) {
 
 func TestTransitionsAreLoggedOnce(t *testing.T) {
 	// Counted by what settle decides on; the lines are looked at in integration/.
-	r := resource{ended: make(chan struct{}), polled: make(chan struct{})}
+	r := resource{polled: make(chan struct{})}
 	lines := new(logCounter)
-	src := &source{generation: 1, logger: lines.logger()}
+	src := &source{handler: &Handler{generation: 1, logger: lines.logger()}}
 	good, bad := pollResult{kind: pollGood}, pollResult{kind: pollFailed, cause: "status", status: 500}
 	for i, step := range []struct {
 		result pollResult

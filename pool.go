@@ -8,7 +8,7 @@ import (
 )
 
 // resourcePools holds a [resourcePool] for each handler that is loaded or whose
-// streams are still draining, by [Handler.key].
+// streams are still draining, by [Handler.poolKey].
 var resourcePools = caddy.NewUsagePool()
 
 // resourcePool holds the resources of one handler, and of those that took its place
@@ -33,7 +33,9 @@ func (p *resourcePool) Destruct() error {
 	p.byKey = nil
 	p.mu.Unlock()
 	for _, r := range resources {
-		r.linger.Stop()
+		if r.linger != nil {
+			r.linger.Stop()
+		}
 		r.close()
 	}
 	return nil
@@ -60,7 +62,8 @@ func (p *resourcePool) joinLocked(h *Handler, t target, key string) (r, victim *
 		return nil, nil, "max_streams"
 	}
 	r = p.byKey[key]
-	if r != nil && r.isEnded() {
+	if r != nil && (r.isEnded() || r.rolledBack(h)) {
+		r.end()
 		victim = p.removeLocked(r)
 		r = nil
 	}
@@ -73,19 +76,20 @@ func (p *resourcePool) joinLocked(h *Handler, t target, key string) (r, victim *
 		}
 		r = newResource(h, t, key)
 		p.byKey[key] = r
-	} else if r.linger != nil {
+	}
+	if r.linger != nil {
 		r.linger.Stop()
 		r.linger = nil
 	}
 	p.streams++
-	r.users++
+	r.streams[h]++
 	return r, victim, ""
 }
 
 // longestIdleLocked returns the resource that has been without streams for longest.
 func (p *resourcePool) longestIdleLocked() (idle *resource) {
 	for _, r := range p.byKey {
-		if r.users == 0 && (idle == nil || r.idleSince.Before(idle.idleSince)) {
+		if len(r.streams) == 0 && (idle == nil || r.idleSince.Before(idle.idleSince)) {
 			idle = r
 		}
 	}
@@ -102,7 +106,7 @@ func (p *resourcePool) removeLocked(r *resource) *resource {
 		r.linger.Stop()
 		r.linger = nil
 	}
-	if r.users > 0 {
+	if len(r.streams) > 0 {
 		return nil
 	}
 	return r
@@ -113,30 +117,34 @@ func (p *resourcePool) removeLocked(r *resource) *resource {
 func (p *resourcePool) leave(h *Handler, r *resource) {
 	p.mu.Lock()
 	p.streams--
-	r.users--
+	r.streams[h]--
+	last := r.streams[h] == 0
+	if last {
+		delete(r.streams, h)
+	}
 	var unused *resource
-	if r.users == 0 {
-		if p.byKey[r.key] != r || r.isEnded() || !r.hasDocument() {
+	if len(r.streams) == 0 {
+		if p.byKey[r.key] != r || r.isEnded() || !r.good.Load() {
 			unused = p.removeLocked(r)
 		} else {
-			r.idleSince = time.Now()
-			r.linger = time.AfterFunc(time.Duration(h.Linger), func() { p.expire(r) })
-			if h.isDraining() { // its route may not be asked any longer
-				r.unfollow(h.generation)
-			}
+			since := time.Now()
+			r.idleSince = since
+			r.linger = time.AfterFunc(time.Duration(h.Linger), func() { p.expire(r, since) })
 		}
 	}
 	p.mu.Unlock()
 	if unused != nil {
 		unused.close()
+	} else if last && h.isDraining() {
+		r.unfollow(h.generation) // its route may not be asked any longer
 	}
 }
 
-// expire ends a resource that has lingered, unless a stream came back.
-func (p *resourcePool) expire(r *resource) {
+// expire ends a resource that has been without streams since then.
+func (p *resourcePool) expire(r *resource, since time.Time) {
 	p.mu.Lock()
 	var unused *resource
-	if !p.over && r.users == 0 && p.byKey[r.key] == r {
+	if !p.over && len(r.streams) == 0 && r.idleSince == since && p.byKey[r.key] == r {
 		unused = p.removeLocked(r)
 	}
 	p.mu.Unlock()
@@ -145,14 +153,24 @@ func (p *resourcePool) expire(r *resource) {
 	}
 }
 
-// retire stops the polls of lingering resources through the routes of a generation
-// that is no longer loaded.
-func (p *resourcePool) retire(generation uint64) {
+// retire ends what a handler that is unloaded has begun. Resources that linger are
+// not polled through its route any longer; those that it took over from one that is
+// still loaded, because its configuration failed to start, end.
+func (p *resourcePool) retire(retired *Handler) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	var idle []*resource
 	for _, r := range p.byKey {
-		if r.users == 0 {
-			r.unfollow(generation)
+		if r.streams[retired] == 0 {
+			idle = append(idle, r)
 		}
+		for h := range r.streams {
+			if r.rolledBack(h) {
+				r.end()
+			}
+		}
+	}
+	p.mu.Unlock()
+	for _, r := range idle {
+		r.unfollow(retired.generation)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -19,15 +20,19 @@ import (
 type resource struct {
 	key     string
 	poller  poller
-	keys    []jsondiff.Key
+	arrays  []jsondiff.Key
 	logs    map[string]eventLogConfig // by format
 	cancel  context.CancelFunc
 	stopped chan struct{} // closed when the goroutine has ended
-	ended   chan struct{} // closed when no stream may follow the resource any longer
+	ended   chan struct{} // closed by end
+	end     func()        // ends the streams, which come back to another resource
 	wake    chan struct{} // holds one token when there is a new source
 
+	good   atomic.Bool             // there is a document
+	newest atomic.Pointer[Handler] // the newest one that gave a source
+
 	// Fields of the [resourcePool], guarded by its lock.
-	users     int
+	streams   map[*Handler]int
 	idleSince time.Time
 	linger    *time.Timer
 
@@ -59,12 +64,14 @@ func newResource(h *Handler, t target, key string) *resource {
 		cancel:  cancel,
 		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
+		streams: make(map[*Handler]int),
 		wake:    make(chan struct{}, 1),
 		views:   make(map[string]*eventLog),
 		polled:  make(chan struct{}),
 	}
+	r.end = sync.OnceFunc(func() { close(r.ended) })
 	for _, k := range h.Key {
-		r.keys = append(r.keys, jsondiff.Key{Pointer: k.Pointer, Member: k.Member})
+		r.arrays = append(r.arrays, jsondiff.Key{Pointer: k.Pointer, Member: k.Member})
 	}
 	go r.run(ctx)
 	return r
@@ -79,9 +86,11 @@ func (r *resource) close() {
 // follow makes src the source, unless a newer generation has given one.
 func (r *resource) follow(src *source) {
 	r.mu.Lock()
-	newer := r.source == nil || src.generation > r.source.generation
-	if newer && src.generation >= r.lastBy {
+	newest := r.newest.Load()
+	newer := newest == nil || src.handler.generation > newest.generation || r.source == nil && src.handler == newest
+	if newer {
 		r.source = src
+		r.newest.Store(src.handler)
 	}
 	r.mu.Unlock()
 	if newer {
@@ -92,11 +101,19 @@ func (r *resource) follow(src *source) {
 	}
 }
 
+// rolledBack reports whether a newer generation than that of h has taken over and is
+// unloaded again, while h is not: its configuration failed to start. What it polled
+// is not for clients of h, and the resource is of no more use.
+func (r *resource) rolledBack(h *Handler) bool {
+	newest := r.newest.Load()
+	return newest != nil && newest.generation > h.generation && newest.isDraining() && !h.isDraining()
+}
+
 // unfollow forgets the source if it is of that generation.
 func (r *resource) unfollow(generation uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.source != nil && r.source.generation == generation {
+	if r.source != nil && r.source.handler.generation == generation {
 		r.source = nil
 	}
 }
@@ -107,7 +124,7 @@ func (r *resource) currentSource() *source {
 	return r.source
 }
 
-// isEnded reports whether the upstream has withdrawn the document.
+// isEnded reports whether no stream may follow the resource any longer.
 func (r *resource) isEnded() bool {
 	select {
 	case <-r.ended:
@@ -115,13 +132,6 @@ func (r *resource) isEnded() bool {
 	default:
 		return false
 	}
-}
-
-// hasDocument reports whether there ever was a good poll.
-func (r *resource) hasDocument() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.document != nil
 }
 
 // view returns the log that streams of that format read.
@@ -143,7 +153,7 @@ func (r *resource) view(format string) *eventLog {
 // run polls until ctx ends or the upstream withdraws the document.
 func (r *resource) run(ctx context.Context) {
 	defer close(r.stopped)
-	timer := time.NewTimer(maxDuration) // the first source wakes us
+	timer := time.NewTimer(forever) // the first source wakes us
 	defer timer.Stop()
 	var notBefore time.Time
 	var asked uint64 // the generation whose source was polled last
@@ -151,8 +161,10 @@ func (r *resource) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-r.ended:
+			return
 		case <-r.wake: // a new source is asked at once, unless the upstream forbids it
-			if src := r.currentSource(); src != nil && src.generation != asked {
+			if src := r.currentSource(); src != nil && src.handler.generation != asked {
 				timer.Reset(time.Until(notBefore))
 			}
 			continue
@@ -160,9 +172,10 @@ func (r *resource) run(ctx context.Context) {
 		}
 		src := r.currentSource()
 		if src == nil {
-			continue // until there is one, which wakes us
+			asked = 0 // whoever comes wakes us
+			continue
 		}
-		asked = src.generation
+		asked = src.handler.generation
 		start := time.Now()
 		result := r.poll(ctx, src)
 		if ctx.Err() != nil {
@@ -185,17 +198,18 @@ func (r *resource) poll(ctx context.Context, src *source) (result pollResult) {
 	defer func() {
 		// A fault of ours must not end the web server around us.
 		if v := recover(); v != nil {
-			src.logger.Error("poll panicked", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			r.poller.forget()
+			src.handler.logger.Error("poll panicked", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 			result = pollResult{kind: pollFailed, cause: "panic", err: fmt.Errorf("poll panicked: %v", v)}
 		}
 	}()
 	began := time.Now()
 	result = r.poller.poll(ctx, src)
 	if result.good() {
-		r.publish(result.document, src.generation)
+		r.publish(result.document, src.handler.generation)
 	}
 	pollsTotal.WithLabelValues(string(result.kind)).Inc()
-	src.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.Int("status", result.status), zap.Duration("duration", time.Since(began)))
+	src.handler.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.Int("status", result.status), zap.Duration("duration", time.Since(began)))
 	return result
 }
 
@@ -209,13 +223,14 @@ func (r *resource) publish(document *jsondiff.Document, generation uint64) {
 	var patch []byte
 	changed := document != nil && old == nil
 	if document != nil && old != nil {
-		patch, changed = diff(old, document, r.keys)
+		patch, changed = diff(old, document, r.arrays)
 	}
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if changed {
 		r.document, r.polledBy = document, generation
+		r.good.Store(true)
 		for _, l := range r.views {
 			l.append(document.Bytes(), patch, generation)
 		}
@@ -230,23 +245,26 @@ func (r *resource) publish(document *jsondiff.Document, generation uint64) {
 // settle notes a result, tells those who wait for it, and logs where the upstream
 // begins or ceases to fail. It reports whether the document is withdrawn.
 func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
+	result.document = nil // is published
 	r.mu.Lock()
 	before, known := r.last, r.lastBy != 0
-	withdrawn = result.withdrawn() && before.withdrawn()
-	r.last, r.lastBy = result, src.generation
+	withdrawn = result.withdrawn() && before.withdrawn() && r.lastBy == src.handler.generation
+	r.last, r.lastBy = result, src.handler.generation
 	polled := r.polled
 	r.polled = make(chan struct{})
 	r.mu.Unlock()
 
+	log := src.handler.logger.With(r.field(), zap.String("cause", result.cause), zap.Int("status", result.status))
 	switch live, wasLive := result.good(), before.good(); {
 	case withdrawn:
-		src.logger.Warn("upstream withdrew the document; ending its streams", r.field(), zap.Int("status", result.status))
-		close(r.ended)
+		log.Warn("upstream withdrew the document; ending its streams")
+		r.end()
+	case !live && !known && result.passes(false):
+		log.Debug("upstream has no document; its answer passes") // anybody may ask for what there is not
 	case !live && (wasLive || !known):
-		src.logger.Warn("upstream is stale; keeping the last good document", r.field(),
-			zap.String("cause", result.cause), zap.Int("status", result.status), zap.Error(result.err))
+		log.Warn("upstream is stale; keeping the last good document, if any", zap.Error(result.err))
 	case live && !wasLive && known:
-		src.logger.Info("upstream is live again", r.field())
+		log.Info("upstream is live again")
 	}
 	close(polled)
 	return withdrawn
@@ -265,11 +283,11 @@ const firstPollTimeout = 5 * time.Second
 type verdict int
 
 const (
-	verdictServe      verdict = iota // its stream opens
-	verdictPass                      // its request passes to the next handler
-	verdictSuperseded                // a newer generation serves the resource, or none will
-	verdictEnded                     // the resource is no more
-	verdictGone                      // the client is
+	verdictServe verdict = iota // its stream opens
+	verdictPass                 // its request passes to the next handler
+	verdictLater                // it shall come back: nobody can tell now
+	verdictEnded                // the resource is no more
+	verdictGone                 // the client is
 )
 
 // firstPoll decides about a client of h: at once where a document is held that the
@@ -284,11 +302,11 @@ func (r *resource) firstPoll(ctx context.Context, h *Handler, resuming bool) ver
 		result, by, polled := r.last, r.lastBy, r.polled
 		held := r.document != nil && r.confirmed >= generation
 		unsure := r.document != nil && result.withdrawn() // until it is confirmed
-		superseded := r.source == nil || r.source.generation > generation
+		superseded := r.source == nil || r.source.handler.generation > generation
 		r.mu.Unlock()
 		switch {
 		case superseded:
-			return verdictSuperseded
+			return verdictLater
 		case held && !unsure:
 			return verdictServe
 		case by == generation && !unsure && result.passes(resuming):
@@ -299,11 +317,14 @@ func (r *resource) firstPoll(ctx context.Context, h *Handler, resuming bool) ver
 		select {
 		case <-polled:
 		case <-timeout.C:
+			if unsure {
+				return verdictLater
+			}
 			return verdictServe
 		case <-r.ended:
 			return verdictEnded
-		case <-h.exiting:
-			return verdictSuperseded
+		case <-h.draining:
+			return verdictLater
 		case <-ctx.Done():
 			return verdictGone
 		}

@@ -20,6 +20,7 @@ type stream struct {
 	log      *eventLog
 	cursor   eventID
 	response *response
+	ends     time.Time // at the latest
 }
 
 // serve writes events until the client leaves or the stream is to end, and returns
@@ -31,7 +32,7 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 	silence := rand.N(time.Duration(h.Heartbeat))
 	beat := time.NewTimer(silence)
 	defer beat.Stop()
-	end := time.NewTimer(h.lifetime())
+	end := time.NewTimer(time.Until(s.ends))
 	defer end.Stop()
 	draining := h.draining
 
@@ -45,7 +46,7 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 		}
 		if pending = append(pending, b.events...); len(pending) > 0 {
 			if err := s.response.write(pending, h.exiting); err != nil {
-				return "write failed"
+				return "write_failed"
 			}
 			// A stream that waits must not keep a document alive that nobody needs.
 			clear(pending)
@@ -60,16 +61,16 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 		case <-beat.C:
 			pending = append(pending, []byte(heartbeat))
 		case <-end.C:
-			return "time"
+			return "age"
 		case <-draining:
 			draining = nil
-			end.Reset(rand.N(time.Duration(h.Drain)))
+			end.Reset(min(rand.N(time.Duration(h.Drain)), time.Until(s.ends)))
 		case <-h.exiting:
 			return "exit"
 		case <-s.resource.ended:
 			return "withdrawn"
 		case <-ctx.Done():
-			return "client left"
+			return "client_left"
 		}
 	}
 }
@@ -80,17 +81,18 @@ func (s *stream) count(before resumption, b batch) {
 	switch {
 	case before == "" && s.cursor == eventID{}:
 		resumesTotal.WithLabelValues("new").Inc()
-	case before == "":
+	case before == "", b.how == resumedSmaller:
 		resumesTotal.WithLabelValues(string(b.how)).Inc()
 	case b.how == resumedSnapshot && s.log.maxEvents > 0:
 		resumesTotal.WithLabelValues("lagging").Inc()
 	}
 }
 
-// lifetime draws how long a stream lasts: about max_age, and less than the server's
-// write_timeout, which no handler can lift, so that the stream ends cleanly.
+// lifetime draws how long after its request a stream ends: after about max_age, and
+// before the server's write_timeout, which no handler can lift, so that it ends
+// cleanly.
 func (h *Handler) lifetime() time.Duration {
-	lifetime := maxDuration
+	lifetime := forever
 	if h.MaxAge > 0 {
 		lifetime = jitter(time.Duration(h.MaxAge))
 	}
@@ -100,7 +102,7 @@ func (h *Handler) lifetime() time.Duration {
 	return lifetime
 }
 
-const maxDuration = time.Duration(1<<63 - 1)
+const forever = 100 * 365 * 24 * time.Hour
 
 const (
 	// chunk is how much is written under one deadline, so that a slow line is slow
@@ -206,6 +208,12 @@ func (o *openStreams) remove(r *response) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.responses, r)
+}
+
+func (o *openStreams) any() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.responses) > 0
 }
 
 // cut ends all writes that block, so that a client which does not read cannot hold

@@ -41,7 +41,7 @@ func (h *Handler) newTarget(r *http.Request) target {
 	}
 	for _, name := range h.ForwardHeader {
 		if values := r.Header[name]; len(values) > 0 {
-			t.header[name] = values
+			t.header[name] = slices.Clone(values) // handlers may rewrite them in place
 		}
 	}
 	if vars, ok := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any); ok {
@@ -93,7 +93,7 @@ const userAgent = "caddy-poll-sse"
 
 // newRequest makes a poll of t, as if server had received it.
 func (t target) newRequest(ctx context.Context, server *caddyhttp.Server, w http.ResponseWriter) (*http.Request, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, t.originalURI, http.NoBody)
+	original, err := url.ParseRequestURI(t.originalURI)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +101,11 @@ func (t target) newRequest(ctx context.Context, server *caddyhttp.Server, w http
 	if err != nil {
 		return nil, err
 	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "/", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	r.URL = original
 	r.RequestURI = t.originalURI
 	r.Host = t.host
 	r.RemoteAddr = pollAddress
@@ -132,7 +137,7 @@ func (h *Handler) forwardedURI(escapedPath, rawQuery string) string {
 		escapedPath = "/" + escapedPath
 	}
 	query := cutQuery(rawQuery, func(name string) bool {
-		return !ownParameter(name) && (h.Query[0] == "*" || slices.Contains(h.Query, name))
+		return !ownParameter(name) && (h.Query[0] == "*" || h.Query[0] != "none" && slices.Contains(h.Query, name))
 	})
 	if query == "" {
 		return escapedPath
@@ -148,7 +153,7 @@ func cutQuery(rawQuery string, keep func(name string) bool) string {
 		if unescaped, err := url.QueryUnescape(name); err == nil {
 			name = unescaped
 		}
-		if parameter != "" && keep(name) {
+		if keep(name) {
 			kept = append(kept, parameter)
 		}
 	}

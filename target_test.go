@@ -87,14 +87,14 @@ func TestQueryOption(t *testing.T) {
 		query []string
 		want  string
 	}{
-		{[]string{"*"}, "/p?a=1&b=2&a=%33"},
+		{[]string{"*"}, "/p?a=1&b=2&&a=%33&none=4"},
 		{[]string{"none"}, "/p"},
 		{[]string{"a"}, "/p?a=1&a=%33"},
 		{[]string{"b", "c"}, "/p?b=2"},
 	} {
 		h := &Handler{Query: c.query}
 		h.setDefaults()
-		got := h.newTarget(received(t, "/p?a=1&sse_format=full&b=2&&a=%33", nil))
+		got := h.newTarget(received(t, "/p?a=1&sse_format=full&b=2&&a=%33&none=4", nil))
 		if got.uri != c.want || got.originalURI != c.want {
 			t.Errorf("query %q: %q, %q; want %q", c.query, got.uri, got.originalURI, c.want)
 		}
@@ -163,6 +163,35 @@ func TestPollCarriesNothingOfTheClient(t *testing.T) {
 		if got := repl.ReplaceAll(text, ""); got != want {
 			t.Errorf("%s is %q in a poll, want %q", text, got, want)
 		}
+	}
+}
+
+// Handlers may change the values of a header in place; the key stays what it is.
+func TestForwardedValuesAreCopies(t *testing.T) {
+	h := &Handler{ForwardHeader: []string{"X-User"}}
+	h.setDefaults()
+	r := received(t, "/", func(r *http.Request) { r.Header.Set("X-User", "alice") })
+	target := h.newTarget(r)
+	r.Header["X-User"][0] = "bob"
+	for range 2 {
+		poll, err := target.newRequest(t.Context(), new(caddyhttp.Server), httptest.NewRecorder())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := poll.Header.Get("X-User"); got != "alice" {
+			t.Errorf("poll for %q", got)
+		}
+		poll.Header["X-User"][0] = "carol"
+	}
+}
+
+func TestPathsThatLookLikeHosts(t *testing.T) {
+	h := new(Handler)
+	h.setDefaults()
+	r := received(t, "/x", func(r *http.Request) { r.URL.Path = "//evil/path" })
+	poll, err := h.newTarget(r).newRequest(t.Context(), new(caddyhttp.Server), httptest.NewRecorder())
+	if err != nil || poll.URL.Path != "//evil/path" || poll.URL.Host != "" {
+		t.Errorf("poll of %v (%v)", poll.URL, err)
 	}
 }
 

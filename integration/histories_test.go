@@ -220,11 +220,13 @@ func (h *history) everybodyIsThereLocked() bool {
 	return true
 }
 
-// enter says that client is connected; its place is then waited for.
-func (h *history) enter(client int, at *int) {
+// enter says that client is connected; its place is then waited for. It returns the
+// place up to which the client may have to catch up.
+func (h *history) enter(client int, at *int) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.clients[client] = at
+	return slices.Max(h.place[:h.at+1])
 }
 
 func (h *history) leave(client int) {
@@ -390,9 +392,8 @@ func (r *replayer) connectOnce() (done bool, err error) {
 		budget = r.rand.IntN(8 * r.largest >> r.rand.IntN(6))
 	}
 	stream := sse.NewReader(&budgetReader{s.response.Body, budget})
-	r.enter(r.number, &r.at)
+	ahead := r.enter(r.number, &r.at)
 	defer r.leave(r.number)
-	returning := true
 	for {
 		if r.here() == len(r.distinct)-1 {
 			return true, nil
@@ -409,14 +410,13 @@ func (r *replayer) connectOnce() (done bool, err error) {
 			return false, fmt.Errorf("at version %d: %w", r.at, err)
 		}
 		from := r.here()
-		to, err := r.step(from, e, returning)
+		to, err := r.step(from, e, from < ahead)
 		if err != nil {
 			return false, err
 		}
 		if from >= 0 && to > from+1 {
 			r.jumps++
 		}
-		returning = false
 		r.history.mu.Lock()
 		r.at = to
 		r.history.mu.Unlock()

@@ -67,16 +67,16 @@ func alignByContent(a, b []uint64) []pair {
 // number of that name, or where two have the same one. A number and a string are
 // never the same.
 func ids(items []value, name string) []uint64 {
-	ids := make([]uint64, len(items))
-	seen := make(map[uint64]bool, len(items))
+	all := make([]uint64, len(items))
+	seen := make(map[uint64]bool)
 	for i := range items {
 		id := items[i].member(name)
 		if id == nil || !isID(id) || seen[id.hash] {
 			return nil
 		}
-		ids[i], seen[id.hash] = id.hash, true
+		all[i], seen[id.hash] = id.hash, true
 	}
-	return ids
+	return all
 }
 
 func isID(v *value) bool {
@@ -84,11 +84,11 @@ func isID(v *value) bool {
 }
 
 func hashes(items []value) []uint64 {
-	hashes := make([]uint64, len(items))
+	all := make([]uint64, len(items))
 	for i := range items {
-		hashes[i] = items[i].hash
+		all[i] = items[i].hash
 	}
-	return hashes
+	return all
 }
 
 // anchors pairs what is unique in both a and b, as many as keep their order.
@@ -154,10 +154,11 @@ func editScript(a, b []uint64) []pair {
 		return nil
 	}
 	// reach[k] is how far in a the edits so far come on the diagonal old−new = k.
-	reach := make([]int, 2*maxEdits+3)
-	const origin = maxEdits + 1
+	most := min(maxEdits, len(a)+len(b))
+	reach := make([]int, 2*most+3)
+	origin := most + 1
 	var trace [][]int
-	for edits := 0; edits <= maxEdits; edits++ {
+	for edits := 0; edits <= most; edits++ {
 		for k := -edits; k <= edits; k += 2 {
 			i := reach[origin+k-1] + 1
 			if k == -edits || k != edits && reach[origin+k-1] < reach[origin+k+1] {

@@ -1,6 +1,9 @@
 package jsondiff
 
-import "strconv"
+import (
+	"math"
+	"strconv"
+)
 
 // Key names the member that tells the items of an array apart.
 type Key struct {
@@ -14,7 +17,7 @@ const DefaultKey = "id"
 
 // Diff returns the patch that makes new out of old.
 func Diff(old, new *Document, keys []Key) *Patch {
-	d := differ{keys: make(map[string]string, len(keys))}
+	d := differ{keys: make(map[string]string, len(keys)), limit: math.MaxInt}
 	for _, k := range keys {
 		d.keys[escapedPointer(k.Pointer)] = k.Member
 	}
@@ -37,6 +40,7 @@ func escapedPointer(s string) string {
 type differ struct {
 	patch Patch
 	keys  map[string]string // by pointer
+	limit int               // how long the patch may become before what is at hand is said whole
 }
 
 // value writes what makes b out of a, at path.
@@ -48,27 +52,34 @@ func (d *differ) value(path pointer, a, b *value) {
 		d.patch.replace(path, b.text)
 		return
 	}
-	before := d.patch
+	before, limit := d.patch, d.limit
+	d.limit = min(limit, len(before.list)+replaceLen(path, b.text))
 	if a.kind == object {
 		d.object(path, a, b)
 	} else {
 		d.array(path, a.items, b.items)
 	}
 	// A value changed in so many places is shorter said whole.
-	if len(d.patch.list)-len(before.list) > replaceLen(path, b.text) {
+	if d.full() {
 		d.patch.list, d.patch.ops = d.patch.list[:len(before.list)], before.ops
 		d.patch.replace(path, b.text)
 	}
+	d.limit = limit
 }
+
+// full reports whether the patch is longer than what it is about. Whoever writes
+// many operations asks after each, so that no document makes a patch much longer
+// than itself.
+func (d *differ) full() bool { return len(d.patch.list) > d.limit }
 
 func (d *differ) object(path pointer, a, b *value) {
 	inNew, inOld := b.finder(), a.finder()
-	for i := range a.members {
+	for i := 0; i < len(a.members) && !d.full(); i++ {
 		if name := a.members[i].name; inNew(i, name) == nil {
 			d.patch.remove(path.child(name))
 		}
 	}
-	for i := range b.members {
+	for i := 0; i < len(b.members) && !d.full(); i++ {
 		name, v := b.members[i].name, &b.members[i].value
 		if old := inOld(i, name); old != nil {
 			d.value(path.child(name), old, v)
@@ -84,15 +95,18 @@ func (d *differ) array(path pointer, a, b []value) {
 	item := func(at int) pointer { return path.child(strconv.Itoa(at)) }
 	i, at := 0, 0
 	for _, kept := range append(d.align(path, a, b), pair{len(a), len(b)}) {
-		for i < kept.old && at < kept.new { // neither is kept: one becomes the other
+		for i < kept.old && at < kept.new && !d.full() { // neither is kept: one becomes the other
 			d.value(item(at), &a[i], &b[at])
 			i, at = i+1, at+1
 		}
-		for ; i < kept.old; i++ {
+		for ; i < kept.old && !d.full(); i++ {
 			d.patch.remove(item(at))
 		}
-		for ; at < kept.new; at++ {
+		for ; at < kept.new && !d.full(); at++ {
 			d.patch.add(item(at), b[at].text)
+		}
+		if d.full() {
+			return
 		}
 		if i < len(a) && at < len(b) {
 			d.value(item(at), &a[i], &b[at])

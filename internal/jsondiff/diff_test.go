@@ -150,6 +150,23 @@ func TestKeyPointersAreUnescaped(t *testing.T) {
 	}
 }
 
+// Whatever the documents, a patch is not much longer than the new one, not even
+// while it is written: every operation repeats its path.
+func TestPatchesAreNotMuchLongerThanDocuments(t *testing.T) {
+	key := strings.Repeat("k", 1<<18)
+	items := func(v int) string {
+		return `{"` + key + `":[` + strings.TrimSuffix(strings.Repeat(strconv.Itoa(v)+",", 2000), ",") + `]}`
+	}
+	old, new := document(t, items(1)), document(t, items(2))
+	patch := Diff(old, new, nil)
+	if n := cap(patch.list); n > 4*len(new.Bytes()) {
+		t.Errorf("a patch of a document of %d bytes took %d", len(new.Bytes()), n)
+	}
+	if patch.Len() != 1 {
+		t.Errorf("%d operations", patch.Len())
+	}
+}
+
 // verdicts are texts at the edge of what JSON allows.
 var verdicts = []string{
 	``, ` `, `{`, `{"a":[1,2`, `{"a":2}{"a":3}`, `{"a":2}xyz`, "\ufeff{}", "\"\xff\"", `"\ud800"`, `01`, `1.`, `-`, `-0`, `1e400`,

@@ -11,12 +11,20 @@ import (
 // value is one value of a document, as a tree. The text behind it is valid and
 // compact, so reading it needs no checks.
 type value struct {
-	text    []byte
-	kind    kind
-	hash    uint64 // equal values have equal hashes
+	text []byte
+	kind kind
+	hash uint64 // equal values have equal hashes
+	*children
+}
+
+// children are what arrays and objects are made of. They stand apart, since most
+// values have none.
+type children struct {
 	members []member
 	items   []value
 }
+
+var noChildren = new(children)
 
 type kind byte
 
@@ -40,9 +48,10 @@ var seed = maphash.MakeSeed()
 
 // parse reads the value that s begins with, and returns what follows it.
 func parse(s []byte) (v value, rest []byte) {
+	v.children = noChildren
 	switch s[0] {
 	case '{':
-		v.kind, rest = object, s[1:]
+		v.children, v.kind, rest = new(children), object, s[1:]
 		for rest[0] != '}' {
 			if rest[0] == ',' {
 				rest = rest[1:]
@@ -55,7 +64,7 @@ func parse(s []byte) (v value, rest []byte) {
 		rest = rest[1:]
 		v.members = lastOfEachName(v.members)
 	case '[':
-		v.kind, rest = array, s[1:]
+		v.children, v.kind, rest = new(children), array, s[1:]
 		for rest[0] != ']' {
 			if rest[0] == ',' {
 				rest = rest[1:]
