@@ -143,3 +143,14 @@ func TestValidEventType(t *testing.T) {
 		}
 	}
 }
+
+// Wherever the cuts fall, they fall between tokens.
+func TestLinesAreCutBetweenTokens(t *testing.T) {
+	for shift := range 60 {
+		data := append([]byte(`["`+strings.Repeat("x", shift)+`",`), long(70 << 10)[1:]...)
+		e, err := sse.NewReader(bytes.NewReader(appendEvent(nil, "", data, eventID{}))).Next()
+		if err != nil || !strings.Contains(e.Data, "\n") || !json.Valid([]byte(e.Data)) {
+			t.Errorf("shifted by %d: %v", shift, err)
+		}
+	}
+}

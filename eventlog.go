@@ -77,25 +77,14 @@ func (l *eventLog) append(document, patch []byte, generation uint64) {
 	l.snapshot, l.snapshotAtLeast = snapshot, len(document)
 	l.bytes += len(event)
 	for len(l.versions)-1 > l.maxEvents || l.bytes > l.maxBytes {
-		l.forgetOldestLocked()
+		l.versions = l.versions[1:]
+		l.bytes -= len(l.versions[0].event)
+		l.versions[0].event = nil // nothing leads to the oldest version
 	}
 	if generation > l.confirmed {
-		// Another document than the older generation polled last may be another
-		// handler's, which has changed places with ours: then its clients' history is
-		// not for ours. Clients that held its head lose nothing.
-		for len(l.versions) > 2 {
-			l.forgetOldestLocked()
-		}
 		l.confirmed, l.floor = generation, id.seq
 	}
 	l.wakeAndUnlock()
-}
-
-// forgetOldestLocked drops the oldest version, and the event that led from it.
-func (l *eventLog) forgetOldestLocked() {
-	l.versions = l.versions[1:]
-	l.bytes -= len(l.versions[0].event)
-	l.versions[0].event = nil
 }
 
 func (l *eventLog) nextSeq() uint64 {

@@ -155,20 +155,6 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-// Where a newer generation finds another document, only the head of the older one's
-// history is kept: handlers that look alike may have changed places.
-func TestTakeoverForgets(t *testing.T) {
-	l := logOf(10, 1<<20)
-	at := func(n int) eventID { return eventID{l.epoch, uint64(n), digestOf(documentNo(n))} }
-	appendVersions(l, 0, 4)
-	l.append(documentNo(4), []byte("patch 4"), 2)
-	for n, want := range []resumption{resumedSnapshot, resumedSnapshot, resumedSnapshot, resumedHeld, resumedHeld} {
-		if b := l.after(at(n), 2); b.how != want {
-			t.Errorf("after %d: %q (%s), want %s", n, data(t, b), b.how, want)
-		}
-	}
-}
-
 // Readers that come, go and lag rebuild every state in order, or one later snapshot.
 func TestRandomReaders(t *testing.T) {
 	const last = 2000
@@ -225,4 +211,35 @@ func TestWaiting(t *testing.T) {
 			t.Errorf("woken %d times", woken)
 		}
 	})
+}
+
+// A client that brings just a digest is recognised by what its own generation
+// polled, whether that began with a change or without one.
+func TestDigestsOfGenerations(t *testing.T) {
+	elsewhere := func(n int) eventID { return eventID{7, 7, digestOf(documentNo(n))} }
+	l := logOf(10, 1<<20)
+	l.confirm(1) // of nothing
+	appendVersions(l, 0, 3)
+	l.confirm(1) // once more, which forgets nothing
+	if b := l.after(elsewhere(0), 1); b.how != resumedDigest {
+		t.Errorf("after another poll of the same generation: %s", b.how)
+	}
+	l.append(documentNo(3), []byte("patch 3"), 2)
+	if b := l.after(elsewhere(1), 2); b.how != resumedSnapshot {
+		t.Errorf("a digest of what an older generation polled: %s", b.how)
+	}
+	if b := l.after(elsewhere(3), 2); b.how != resumedDigest {
+		t.Errorf("a digest of what this generation polled: %s", b.how)
+	}
+}
+
+func TestEpochsAreRandom(t *testing.T) {
+	ones, zeros := uint64(0), uint64(0)
+	for range 64 {
+		epoch := logOf(1, 1).epoch
+		ones, zeros = ones|epoch, zeros|^epoch
+	}
+	if ones != 1<<64-1 || zeros != 1<<64-1 {
+		t.Errorf("bits that vary: %x", ones&zeros)
+	}
 }

@@ -133,7 +133,7 @@ type Handler struct {
 	exiting      chan struct{} // closed when the process ends
 	beginExit    func()
 	open         *openStreams
-	refusedAt    *atomic.Int64 // the second in which a limit was logged last
+	refusedAt    map[limit]*atomic.Int64 // the second in which each limit was logged last
 }
 
 // arrayKey names the member that tells the items of an array apart.
@@ -185,7 +185,7 @@ type ordinalKey struct {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.draining, h.exiting = make(chan struct{}), make(chan struct{})
-	h.refusedAt = new(atomic.Int64)
+	h.refusedAt = map[limit]*atomic.Int64{limitPollers: new(atomic.Int64), limitStreams: new(atomic.Int64)}
 	h.open = &openStreams{responses: make(map[*response]struct{})}
 	h.beginDrain = sync.OnceFunc(func() { close(h.draining) })
 	h.beginExit = sync.OnceFunc(func() { close(h.exiting) })
@@ -335,7 +335,8 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resou
 // refuse tells a client that a limit keeps out to come back later.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, over limit) error {
 	refusalsTotal.WithLabelValues(string(over)).Inc()
-	if now, last := time.Now().Unix(), h.refusedAt.Load(); now > last && h.refusedAt.CompareAndSwap(last, now) {
+	at := h.refusedAt[over]
+	if now, last := time.Now().Unix(), at.Load(); now > last && at.CompareAndSwap(last, now) {
 		// Anybody can bring this about, so there is one line a second at most.
 		h.logger.Warn("limit reached; telling clients to come back later", zap.String("limit", string(over)))
 	}

@@ -652,3 +652,65 @@ func TestConfigurationIsChecked(t *testing.T) {
 		t.Errorf("the zero Handler is %s (%v)", got, err)
 	}
 }
+
+// What Provision and streams took is given back.
+func TestNothingIsLeftBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		c := s.get(s.h, "/")
+		passed := s.get(s.h, "/?sse_format=x") // an error
+		synctest.Wait()
+		s.close(c, passed)
+		if n, ok := resourcePools.References(s.h.poolKey); ok {
+			t.Errorf("%d references to the resource pool", n)
+		}
+		if n, ok := ordinals.References(s.h.ordinalKey); ok {
+			t.Errorf("%d references to the ordinals", n)
+		}
+	})
+}
+
+// Streams of an unloaded configuration end even where the server says nothing.
+func TestCleanupDrains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		if err := s.h.Cleanup(); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Duration(s.h.Drain))
+		synctest.Wait()
+		if !c.ended() {
+			t.Error("the stream goes on")
+		}
+		c.leave()
+		<-c.done
+	})
+}
+
+func TestNoMaxAge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{MaxAge: -1, Interval: caddy.Duration(time.Hour)})
+		c := s.get(s.h, "/")
+		time.Sleep(100 * time.Hour)
+		if c.ended() {
+			t.Error("a stream without max_age ended")
+		}
+		s.close(c)
+	})
+}
+
+// An id in the query is as good as one in the header: its client comes back.
+func TestReconnectByQueryKeepsItsStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(404); return nil })
+		c := s.get(s.h, "/?lastEventId="+eventID{1, 2, 3}.String())
+		synctest.Wait()
+		if c.ended() || !strings.HasPrefix(c.text(), ":\nretry: ") {
+			t.Errorf("it is sent %d %q", c.status, c.text())
+		}
+		s.close(c)
+	})
+}

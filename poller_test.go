@@ -317,3 +317,110 @@ func TestJitter(t *testing.T) {
 		t.Errorf("jitter of a nanosecond: %s", d)
 	}
 }
+
+func TestRetryAfterOfNoTime(t *testing.T) {
+	for _, value := range []string{"0", "Mon, 01 Jan 2001 00:00:00 GMT"} {
+		d := retryAfter(403, http.Header{"Retry-After": {value}})
+		if d <= 0 || (pollResult{status: 403, retryAfter: d}).withdrawn() {
+			t.Errorf("403 with Retry-After %q withdraws the document", value)
+		}
+	}
+}
+
+// A 304 repeats what it pleases of the header: what was sent with the document counts.
+func TestNotModifiedKeepsValidators(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		var asked []string
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			asked = append(asked, r.Header.Get("If-None-Match"))
+			if len(asked) > 1 {
+				w.WriteHeader(http.StatusNotModified)
+				return nil
+			}
+			w.Header().Set("ETag", `"1"`)
+			return answering(`1`)(w, r)
+		})
+		c := s.get(s.h, "/")
+		s.waitForPolls(4)
+		if got := strings.Join(asked, " "); got != ` "1" "1" "1"` {
+			t.Errorf("asked with %s", got)
+		}
+		s.close(c)
+	})
+}
+
+func TestBackoffBeginsAnewAfterAGoodPoll(t *testing.T) {
+	p := poller{interval: time.Second}
+	now := time.Now()
+	for range 5 {
+		p.next(now, pollResult{kind: pollFailed, status: 500})
+	}
+	p.next(now, pollResult{kind: pollNotModified})
+	if at, _ := p.next(now, pollResult{kind: pollFailed, status: 500}); time.Until(at) > 2*time.Second {
+		t.Errorf("next poll after %v", time.Until(at))
+	}
+	for range 1000 { // never sooner than without a failure
+		p := poller{interval: 20 * time.Second, failures: 1}
+		if d := p.backoff(); d < p.interval || d > maxBackoff {
+			t.Fatalf("backoff of %v", d)
+		}
+	}
+}
+
+func TestRecorder(t *testing.T) {
+	s := newSite(t, new(Handler))
+	defer s.close()
+	for _, c := range []struct {
+		name   string
+		answer caddyhttp.HandlerFunc
+		kind   pollKind
+	}{
+		{"trailer", func(w http.ResponseWriter, r *http.Request) error {
+			err := answering(`12345`)(w, r)
+			w.Header().Set("Content-Encoding", "x")
+			w.Header().Set("Content-Length", "9")
+			return err
+		}, pollGood},
+		{"as large as may be", answering(`1234567890`), pollGood},
+		{"one byte more", answering(`12345678901`), pollRejected},
+		{"404 as a stream", func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Content-Type", "text/event-stream")
+			w.WriteHeader(404)
+			return nil
+		}, pollFailed},
+	} {
+		p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Minute, maxBody: 10}
+		if result := p.poll(t.Context(), &source{s.h, c.answer, s.server}); result.kind != c.kind {
+			t.Errorf("%s: %s %s", c.name, result.kind, result.cause)
+		}
+	}
+}
+
+func TestPollsTakeNoLongerThanTheyMay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		defer s.close()
+		began := time.Now()
+		p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 10}
+		p.poll(t.Context(), &source{s.h, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			<-r.Context().Done()
+			return r.Context().Err()
+		}), s.server})
+		if d := time.Since(began); d != time.Second {
+			t.Errorf("%v", d)
+		}
+		// An endless error page is not read to its end.
+		w := &recorder{header: make(http.Header), limit: 1 << 30, abort: func() {}}
+		w.WriteHeader(500)
+		var err error
+		for range 100 {
+			if _, err = w.Write([]byte(strings.Repeat("x", 1<<10))); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			t.Error("100 KiB of an error page were read")
+		}
+	})
+}

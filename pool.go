@@ -44,6 +44,11 @@ func (p *resourcePool) Destruct() error {
 // limit names what keeps a client out, "" where nothing does.
 type limit string
 
+const (
+	limitPollers limit = "max_pollers"
+	limitStreams limit = "max_streams"
+)
+
 // join counts a stream and finds or makes the resource that it follows. The caller
 // has to leave once.
 func (p *resourcePool) join(h *Handler, t target) (*resource, limit) {
@@ -59,7 +64,7 @@ func (p *resourcePool) join(h *Handler, t target) (*resource, limit) {
 
 func (p *resourcePool) joinLocked(h *Handler, t target, key string) (r, victim *resource, over limit) {
 	if p.streams >= h.MaxStreams {
-		return nil, nil, "max_streams"
+		return nil, nil, limitStreams
 	}
 	r = p.byKey[key]
 	if r != nil && (r.isEnded() || r.rolledBack(h)) {
@@ -70,7 +75,7 @@ func (p *resourcePool) joinLocked(h *Handler, t target, key string) (r, victim *
 	if r == nil {
 		if len(p.byKey) >= h.MaxPollers {
 			if victim = p.longestIdleLocked(); victim == nil {
-				return nil, nil, "max_pollers"
+				return nil, nil, limitPollers
 			}
 			p.removeLocked(victim)
 		}

@@ -218,3 +218,34 @@ func TestLastEventIDEverySpelling(t *testing.T) {
 		}
 	}
 }
+
+func TestCaddysOwnVariablesAreInNoKey(t *testing.T) {
+	h := new(Handler)
+	h.setDefaults()
+	key := h.newTarget(received(t, "/", nil)).key()
+	for _, name := range []string{"client_ip", "trusted_proxy", "start_time", "uuid", "trace_id", "span_id", "matchers.error"} {
+		r := received(t, "/", func(r *http.Request) { caddyhttp.SetVar(r.Context(), name, "x") })
+		if got := h.newTarget(r); got.key() != key {
+			t.Errorf("%s is in the key", name)
+		}
+	}
+	a := target{header: http.Header{"A": {"b"}}, vars: map[string]string{}}
+	b := target{header: http.Header{}, vars: map[string]string{"A": lengthPrefixed("b")}}
+	if a.key() == b.key() {
+		t.Error("a header field and a variable make the same key")
+	}
+}
+
+func TestForwardedUserAgent(t *testing.T) {
+	h := &Handler{ForwardHeader: []string{"User-Agent"}}
+	h.setDefaults()
+	r := received(t, "/", func(r *http.Request) { r.Header.Set("User-Agent", "mine") })
+	poll, err := h.newTarget(r).newRequest(context.Background(), new(caddyhttp.Server), httptest.NewRecorder())
+	if err != nil || poll.Header.Get("User-Agent") != "mine" || poll.RequestURI != "/" {
+		t.Errorf("%v (%v)", poll.Header, err)
+	}
+	poll.Header["User-Agent"][0] = "changed by the route"
+	if r.Header.Get("User-Agent") != "mine" {
+		t.Error("the route of a poll changes the client's request")
+	}
+}

@@ -221,6 +221,9 @@ func (c *caddy) reload(site string) error {
 	if body, _ := io.ReadAll(response.Body); response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", response.Status, body)
 	}
+	// The old configuration's server may be closing connections that are idle.
+	c.h1.CloseIdleConnections()
+	c.h2.CloseIdleConnections()
 	return nil
 }
 

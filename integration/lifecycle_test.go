@@ -250,10 +250,11 @@ func TestFailedReloadChangesNothing(t *testing.T) {
 	u := newUpstream(t, numbered(0))
 	site := u.site("interval 20ms\nlinger 100ms")
 	c := start(t, site)
-	s := c.open("h1", "/api/x", "")
+	s := c.open("h2", "/api/x", "")
 	c.next(s)
 	for _, bad := range []string{
 		u.site("interval never"),
+		site + "\nreverse_proxy /bad https://127.0.0.1:1 {\ntransport http {\ntls_trust_pool file /nonexistent.pem\n}\n}",
 		site + "\n}\nhttp://127.0.0.1:" + portOf(u) + " {\nrespond taken", // cannot listen there
 	} {
 		if err := c.reload(bad); err == nil {

@@ -1,0 +1,193 @@
+package pollsse
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// reloaded is the same route in a newer generation.
+func (s *site) reloaded(answer caddyhttp.HandlerFunc) *site {
+	newer := &site{t: s.t, server: new(caddyhttp.Server), answer: answer}
+	newer.h = newer.provision(&Handler{Interval: s.h.Interval})
+	if newer.h.poolKey != s.h.poolKey {
+		s.t.Fatal("the reloaded handler has another key")
+	}
+	return newer
+}
+
+func answering(text string) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error { _, err := io.WriteString(w, text); return err }
+}
+
+func status(status int) caddyhttp.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(status); return nil }
+}
+
+func TestUnchangedPollsConfirm(t *testing.T) {
+	h := new(Handler)
+	h.setDefaults()
+	r := &resource{logs: h.eventLogs(), views: make(map[string]*eventLog)}
+	patch := r.view(formatPatch)
+	r.publish(parse(t, `{"n":1}`), 1)
+	r.publish(nil, 2) // the same bytes
+	full := r.view(formatFull)
+	for generation := range uint64(4) {
+		for name, l := range map[string]*eventLog{"patch": patch, "full": full} {
+			if b := l.after(eventID{}, generation); (len(b.events) == 1) != (generation == 1 || generation == 2) {
+				t.Errorf("%s: generation %d is sent %d events", name, generation, len(b.events))
+			}
+		}
+	}
+	if r.confirmed != 2 || r.polledBy != 1 {
+		t.Errorf("polled by %d, confirmed by %d", r.polledBy, r.confirmed)
+	}
+}
+
+func TestSourcesOnlyGetNewer(t *testing.T) {
+	r := &resource{wake: make(chan struct{}, 1)}
+	var handlers [4]*Handler
+	for generation := range handlers {
+		handlers[generation] = &Handler{generation: uint64(generation), draining: make(chan struct{})}
+	}
+	for i, step := range []struct {
+		do   func()
+		want uint64 // generation of the source, 0 for none
+	}{
+		{func() { r.follow(&source{handler: handlers[2]}) }, 2},
+		{func() { r.follow(&source{handler: handlers[1]}) }, 2},
+		{func() { r.unfollow(1) }, 2},
+		{func() { r.follow(&source{handler: handlers[3]}) }, 3},
+		{func() { r.unfollow(3) }, 0},
+		{func() { r.follow(&source{handler: handlers[2]}) }, 0},
+		{func() { r.follow(&source{handler: handlers[3]}) }, 3},
+	} {
+		step.do()
+		var got uint64
+		if src := r.currentSource(); src != nil {
+			got = src.handler.generation
+		}
+		if got != step.want {
+			t.Errorf("step %d: source of generation %d, want %d", i, got, step.want)
+		}
+	}
+}
+
+// A reload is no reason to ask an upstream that wants to be left alone, nor more
+// than one new client is a reason to ask twice.
+func TestNewSourceKeepsToRetryAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(10 * time.Second)})
+		old := s.get(s.h, "/")
+		s.waitForPolls(1)
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Retry-After", "120")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return nil
+		})
+		s.waitForPolls(1)
+		asked := time.Now()
+		newer := &site{t: t, server: new(caddyhttp.Server)}
+		newer.answer = func(w http.ResponseWriter, r *http.Request) error { _, err := io.WriteString(w, `{"n":2}`); return err }
+		newer.h = newer.provision(&Handler{Interval: s.h.Interval})
+		fresh := newer.get(newer.h, "/")
+		newer.waitForPolls(1)
+		if d := time.Since(asked); d < 2*time.Minute {
+			t.Errorf("asked again after %v", d)
+		}
+		before := newer.count()
+		another := newer.get(newer.h, "/")
+		synctest.Wait()
+		if n := newer.count() - before; n != 0 {
+			t.Errorf("%d polls for one more client", n)
+		}
+		s.close(old)
+		newer.close(fresh, another)
+	})
+}
+
+// A request that was on its way when a newer generation took over comes again.
+func TestLateRequestsOfAnOldGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		old := s.get(s.h, "/")
+		synctest.Wait()
+		newer := s.reloaded(answering(`{"n":2}`))
+		fresh := newer.get(newer.h, "/")
+		synctest.Wait()
+		began := time.Now()
+		late := s.get(s.h, "/")
+		<-late.done
+		if r := strings.TrimPrefix(late.text(), ":\nretry: "); late.status != 200 || len(r) != 5 || time.Since(began) > 0 {
+			t.Errorf("after %v it is sent %d %q", time.Since(began), late.status, late.text())
+		}
+		s.close(old, late)
+		newer.close(fresh)
+	})
+}
+
+// What an older generation's route answered last decides nothing.
+func TestFirstPollOfAGenerationIsItsOwn(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		old, newer caddyhttp.HandlerFunc
+		passes     bool
+	}{
+		{"fails, then is not there", status(500), status(404), true},
+		{"is not there, then is", status(404), answering(`1`), false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+			s.setAnswer(status(500))
+			old := s.get(s.h, "/") // opens
+			s.waitForPolls(1)
+			s.setAnswer(c.old)
+			s.waitForPolls(1)
+			passed := false
+			newer := s.reloaded(func(w http.ResponseWriter, r *http.Request) error {
+				if r.Header.Get("Accept") == "text/event-stream" {
+					passed = true
+					return nil
+				}
+				time.Sleep(time.Second)
+				return c.newer(w, r)
+			})
+			fresh := newer.get(newer.h, "/")
+			time.Sleep(1100 * time.Millisecond)
+			synctest.Wait()
+			if passed != c.passes {
+				t.Errorf("%s: passed %v", c.name, passed)
+			}
+			s.close(old)
+			newer.close(fresh)
+		})
+	}
+}
+
+func TestClientLeavesBeforeTheFirstPollEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); return r.Context().Err() })
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		c.leave()
+		synctest.Wait()
+		if !c.ended() || c.text() != "" || s.resources() != 0 {
+			t.Errorf("ended %v, sent %q, %d resources", c.ended(), c.text(), s.resources())
+		}
+		s.close()
+	})
+}
+
+func TestLogsSayNoQuery(t *testing.T) {
+	r := resource{poller: poller{target: target{host: "example.com", uri: "/b?token=secret", originalURI: "/a?token=secret"}}}
+	if got := r.field().String; got != "example.com/a" {
+		t.Errorf("resource %q", got)
+	}
+}

@@ -1,0 +1,136 @@
+package pollsse
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// recordedResponse notes writes, flushes and deadlines.
+type recordedResponse struct {
+	header http.Header
+	calls  []string
+	sizes  []int
+	body   bytes.Buffer
+	last   time.Time
+}
+
+func (w *recordedResponse) Header() http.Header { return w.header }
+func (w *recordedResponse) WriteHeader(int)     { w.calls = append(w.calls, "header") }
+func (w *recordedResponse) Flush()              { w.calls = append(w.calls, "flush") }
+func (w *recordedResponse) Write(p []byte) (int, error) {
+	w.calls, w.sizes = append(w.calls, "write"), append(w.sizes, len(p))
+	return w.body.Write(p)
+}
+func (w *recordedResponse) SetWriteDeadline(at time.Time) error {
+	call := "clear"
+	if !at.IsZero() {
+		call = "arm"
+		if d := time.Until(at); d <= 0 || d > chunkDeadline {
+			call = "arm " + d.String()
+		}
+	}
+	w.calls = append(w.calls, call)
+	return nil
+}
+
+// Each chunk has a deadline of its own, and an idle stream has none. What is small
+// and pending together is one write; order is kept.
+func TestWritesAreChunkedAndTimed(t *testing.T) {
+	part := func(c string, n int) []byte { return []byte(strings.Repeat(c, n)) }
+	for _, c := range []struct {
+		parts [][]byte
+		sizes string
+	}{
+		{[][]byte{part("a", 10)}, "[10]"},
+		{[][]byte{part("a", 10), part("b", 20), part("c", 30)}, "[60]"},
+		{[][]byte{part("a", 10), part("b", 150<<10), part("c", 30), part("d", 5)}, "[10 65536 65536 22528 35]"},
+		{[][]byte{part("a", 40<<10), part("b", 40<<10), part("c", 1)}, "[40960 40961]"},
+		{[][]byte{part("a", 64<<10)}, "[65536]"},
+		{[][]byte{part("a", 64<<10), part("b", 1)}, "[65536 1]"},
+	} {
+		w := &recordedResponse{header: make(http.Header)}
+		if err := newResponse(w).write(c.parts, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(w.sizes); got != c.sizes {
+			t.Errorf("writes of %s, want %s", got, c.sizes)
+		}
+		if !bytes.Equal(w.body.Bytes(), bytes.Join(c.parts, nil)) {
+			t.Errorf("writes of %s are not what was to be written", c.sizes)
+		}
+		if got, want := strings.Join(w.calls, " "), strings.Repeat("arm write ", len(w.sizes))+"arm flush clear"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+func TestHeaderOfStreams(t *testing.T) {
+	w := &recordedResponse{header: http.Header{"Content-Length": {"5"}, "Vary": {"Origin"}, "Access-Control-Allow-Origin": {"*"}}}
+	newResponse(w).begin()
+	want := http.Header{
+		"Access-Control-Allow-Origin": {"*"},
+		"Cache-Control":               {"no-store, no-transform"},
+		"Content-Type":                {"text/event-stream; charset=utf-8"},
+		"Vary":                        {"Origin", "Accept, Accept-Encoding"},
+		"X-Accel-Buffering":           {"no"},
+	}
+	if got := fmt.Sprint(w.header); got != fmt.Sprint(want) {
+		t.Errorf("%s, want %v", got, want)
+	}
+}
+
+func TestWebKitIsKnown(t *testing.T) {
+	const (
+		safari = "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15"
+		chrome = "Mozilla/5.0 (X11) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/150.0.0.0 Safari/537.36"
+	)
+	for _, c := range []struct {
+		agent, accept, cache string
+		want                 bool
+	}{
+		{safari, "text/event-stream", "no-cache", true},
+		{chrome, "text/event-stream", "no-cache", false},
+		{safari, "text/event-stream, */*", "no-cache", false},
+		{safari, "text/event-stream", "", false},
+		{safari, "text/event-stream", "no-store", false},
+		{"Mozilla/5.0 Gecko/20100101 Firefox/150.0", "text/event-stream", "no-cache", false},
+		{"", "text/event-stream", "no-cache", false},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		r.Header = http.Header{"User-Agent": {c.agent}, "Accept": {c.accept}, "Cache-Control": {c.cache}}
+		if got := fromWebKit(r); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
+// Retries are drawn from the whole range.
+func TestRetryIsDrawn(t *testing.T) {
+	least, most := time.Hour, time.Duration(0)
+	for range 1000 {
+		d := between(caddy.Duration(time.Second), caddy.Duration(4*time.Second))
+		least, most = min(least, d), max(most, d)
+	}
+	if least < time.Second || least > 1100*time.Millisecond || most > 4*time.Second || most < 3900*time.Millisecond {
+		t.Errorf("from %v to %v", least, most)
+	}
+}
+
+type brokenFlush struct{ recordedResponse }
+
+func (*brokenFlush) FlushError() error { return errors.New("broken") }
+
+func TestBrokenFlushEndsAStream(t *testing.T) {
+	w := &brokenFlush{recordedResponse{header: make(http.Header)}}
+	if err := newResponse(w).write([][]byte{[]byte("x")}, nil); err == nil {
+		t.Error("no error")
+	}
+}
