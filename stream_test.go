@@ -19,7 +19,6 @@ type recordedResponse struct {
 	calls  []string
 	sizes  []int
 	body   bytes.Buffer
-	last   time.Time
 }
 
 func (w *recordedResponse) Header() http.Header { return w.header }
