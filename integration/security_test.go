@@ -131,7 +131,13 @@ func TestAlikeHandlersAcrossReload(t *testing.T) {
 	}
 	for _, who := range []string{"nu", "alpha", "beta"} {
 		for i, id := range append([]string{""}, ids[who]...) {
-			s := c.open("h1", "/doc", id, "X-Who", who)
+			// A connection may still reach the old configuration's server.
+			var s *connection
+			c.eventually("the new configuration serves", func() (served bool) {
+				var err error
+				s, err = c.connect("h1", "/doc", id, "X-Who", who)
+				return err == nil && s.response.Header.Get("Content-Type") != ""
+			})
 			ups[who].set(text(who, 100+i))
 			for range 3 {
 				e := c.next(s)
