@@ -163,7 +163,7 @@ func duration(d *caddyfile.Dispenser, field *caddy.Duration) error {
 func parseDuration(d *caddyfile.Dispenser, field *caddy.Duration) error {
 	v, err := caddy.ParseDuration(d.Val())
 	if err != nil {
-		return d.Errf("parsing duration: %v", err)
+		return d.Errf("%q is not a duration such as 2s", d.Val())
 	}
 	if v <= 0 {
 		return d.Errf("%s is not a positive duration", d.Val())
@@ -190,7 +190,7 @@ func size(d *caddyfile.Dispenser, field *int64) error {
 	}
 	n, err := humanize.ParseBytes(d.Val())
 	if err != nil {
-		return d.Errf("parsing size: %v", err)
+		return d.Errf("%q is not a size such as 8MiB", d.Val())
 	}
 	if n == 0 || n > math.MaxInt64 {
 		return d.Errf("%s is not a positive size", d.Val())

@@ -265,14 +265,12 @@ func (h *Handler) Cleanup() error {
 // ServeHTTP serves a stream, or passes the request on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if !wantsStream(r) {
-		if r.Method == http.MethodGet {
-			w.Header().Add("Vary", "Accept") // RFC 9110 §12.5.5
-		}
-		return next.ServeHTTP(w, r)
+		return pass(w, r, next)
 	}
 	format, err := h.format(r)
 	if err != nil {
-		return caddyhttp.Error(http.StatusBadRequest, err)
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return nil
 	}
 	pooled, _, err := resourcePools.LoadOrNew(h.poolKey, newResourcePool)
 	if err != nil {
@@ -296,7 +294,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return h.serveStream(w, r, res, format, id, began)
 		case verdictPass:
 			pool.leave(h, res)
-			return next.ServeHTTP(w, r)
+			return pass(w, r, next)
 		case verdictGone:
 			pool.leave(h, res)
 			return nil
@@ -308,6 +306,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
+}
+
+// pass lets the next handler answer r. What it answers to a GET depends on whether a
+// stream was asked for, which caches have to know (RFC 9110 §12.5.5).
+func pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if r.Method == http.MethodGet {
+		w.Header().Add("Vary", "Accept")
+	}
+	return next.ServeHTTP(w, r)
 }
 
 // serveStream answers r with the events of a resource.
@@ -496,7 +503,7 @@ func (h *Handler) check() error {
 	}
 	for i, name := range h.ForwardHeader {
 		if !forwardable(name) {
-			return fmt.Errorf("forward_header cannot forward %q", name)
+			return fmt.Errorf("forward_header cannot forward %q: it is no name, or polls set it themselves", name)
 		}
 		if slices.Contains(h.ForwardHeader[:i], name) {
 			return fmt.Errorf("forward_header names %s twice", name)
@@ -506,10 +513,10 @@ func (h *Handler) check() error {
 }
 
 // forwardable reports whether a header field can be part of a poll: those that
-// belong to one connection or one exchange cannot.
+// belong to one connection (RFC 9110 §7.6.1) or one exchange cannot.
 func forwardable(name string) bool {
 	switch name {
-	case "Accept", "Accept-Encoding", "Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Last-Event-Id",
+	case "*", "Accept", "Accept-Encoding", "Connection", "Content-Length", "Expect", "Host", "Keep-Alive", "Last-Event-Id",
 		"Proxy-Connection", "Range", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
 		return false
 	}

@@ -282,8 +282,8 @@ func TestFirstPollDecides(t *testing.T) {
 						time.Sleep(5 * time.Second)
 						synctest.Wait()
 					}
-					if passed != passes {
-						t.Errorf("passed: %v", passed)
+					if passed != passes || passes && client.header.Get("Vary") != "Accept" {
+						t.Errorf("passed: %v, Vary %q", passed, client.header.Get("Vary"))
 					}
 					if !passes && (client.status != 200 || !strings.HasPrefix(client.text(), ":\nretry: ")) {
 						t.Errorf("status %d, %q", client.status, client.text())

@@ -40,8 +40,9 @@ func TestFormatsAndNames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s.response.StatusCode != http.StatusBadRequest {
-				t.Errorf("%s: %s: %s", protocol, query, s.response.Status)
+			why, _ := io.ReadAll(s.response.Body)
+			if s.response.StatusCode != http.StatusBadRequest || !strings.Contains(string(why), query[:len("sse_format")]) {
+				t.Errorf("%s: %s: %s, %q", protocol, query, s.response.Status, why)
 			}
 			s.close()
 		}
