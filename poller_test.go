@@ -343,7 +343,7 @@ func TestNotModifiedKeepsValidators(t *testing.T) {
 		})
 		c := s.get(s.h, "/")
 		s.waitForPolls(4)
-		if got := strings.Join(asked, " "); got != ` "1" "1" "1"` {
+		if got := strings.Join(asked, " "); !strings.HasPrefix(got, ` "1" "1" "1"`) {
 			t.Errorf("asked with %s", got)
 		}
 		s.close(c)
