@@ -350,58 +350,11 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, over limit) err
 	return turnAway(w, r, between(caddy.Duration(15*time.Second), caddy.Duration(60*time.Second)))
 }
 
-// wantsStream reports whether r asks for an event stream by name: */* does not.
-func wantsStream(r *http.Request) bool {
-	if r.Method != http.MethodGet {
-		return false
-	}
-	for _, header := range r.Header["Accept"] {
-		for mediaRange := range strings.SplitSeq(header, ",") {
-			name, parameters, _ := strings.Cut(mediaRange, ";")
-			if strings.EqualFold(strings.TrimSpace(name), "text/event-stream") && !zeroWeight(parameters) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// zeroWeight reports whether parameters say q=0 (RFC 9110 §12.4.2).
-func zeroWeight(parameters string) bool {
-	for parameter := range strings.SplitSeq(parameters, ";") {
-		name, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
-		if strings.EqualFold(strings.TrimSpace(name), "q") {
-			weight, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			return err == nil && weight == 0
-		}
-	}
-	return false
-}
-
 // Formats of events.
 const (
 	formatPatch = "patch"
 	formatFull  = "full"
 )
-
-// format returns what the client wishes its events to be.
-func (h *Handler) format(r *http.Request) (string, error) {
-	if !strings.Contains(r.URL.RawQuery, "sse_") {
-		return h.Format, nil
-	}
-	query := r.URL.Query()
-	if query.Has("sse_select") {
-		return "", errors.New("sse_select is not allowed here")
-	}
-	switch format := query.Get("sse_format"); format {
-	case "":
-		return h.Format, nil
-	case formatPatch, formatFull:
-		return format, nil
-	default:
-		return "", fmt.Errorf("sse_format must be patch or full, not %q", format)
-	}
-}
 
 // eventLogs returns how the log of each format is kept.
 func (h *Handler) eventLogs() map[string]eventLogConfig {

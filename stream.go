@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -256,13 +255,6 @@ func preamble(r *http.Request, retry time.Duration) []byte {
 		return appendResynchronisation(nil, r.Header.Get("Last-Event-ID"), retry)
 	}
 	return appendPreamble(nil, retry)
-}
-
-// fromWebKit reports whether r comes from WebKit's own EventSource.
-func fromWebKit(r *http.Request) bool {
-	agent := r.Header.Get("User-Agent")
-	return strings.Contains(agent, "AppleWebKit") && !strings.Contains(agent, "Chrome/") &&
-		r.Header.Get("Accept") == "text/event-stream" && r.Header.Get("Cache-Control") == "no-cache"
 }
 
 // turnAway answers a client that shall come back after retry. Any status but 200

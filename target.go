@@ -165,23 +165,3 @@ func ownParameter(name string) bool {
 	name = strings.ToLower(name)
 	return strings.HasPrefix(name, "sse_") || slices.Contains(lastEventIDParameters, name)
 }
-
-// lastEventIDParameters are what polyfills call the parameter in which they send
-// the last event id, since they cannot set headers.
-var lastEventIDParameters = []string{"lasteventid", "last_event_id", "last-event-id"}
-
-// lastEventID returns where the client left off, "" where it does not say.
-func lastEventID(r *http.Request) string {
-	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		return id
-	}
-	for parameter := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		name, value, _ := strings.Cut(parameter, "=")
-		name, errName := url.QueryUnescape(name)
-		value, errValue := url.QueryUnescape(value)
-		if errName == nil && errValue == nil && value != "" && slices.Contains(lastEventIDParameters, strings.ToLower(name)) {
-			return value
-		}
-	}
-	return ""
-}
