@@ -1,9 +1,9 @@
 package pollsse
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -157,10 +157,6 @@ var reservedEventTypes = []string{"open", "error", "message", "snapshot", "statu
 // validEventType reports whether name can be the type of an event: it has to fit
 // on its line and keep out of the way of other types.
 func validEventType(name string) bool {
-	for _, reserved := range reservedEventTypes {
-		if name == reserved {
-			return false
-		}
-	}
-	return name != "" && !strings.ContainsAny(name, "\r\n\x00") && name == string(bytes.TrimSpace([]byte(name)))
+	return name != "" && !slices.Contains(reservedEventTypes, name) &&
+		!strings.ContainsAny(name, "\r\n\x00") && name == strings.TrimSpace(name)
 }

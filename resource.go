@@ -254,7 +254,7 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 	r.polled = make(chan struct{})
 	r.mu.Unlock()
 
-	log := src.handler.logger.With(r.field(), zap.String("cause", result.cause), zap.Int("status", result.status))
+	log := src.handler.logger.WithLazy(r.field(), zap.String("cause", result.cause), zap.Int("status", result.status))
 	switch live, wasLive := result.good(), before.good(); {
 	case withdrawn:
 		log.Warn("upstream withdrew the document; ending its streams")

@@ -47,7 +47,7 @@ func TestREADMEAndReferenceAgree(t *testing.T) {
 
 func TestREADMECaddyfilesAreValid(t *testing.T) {
 	if testing.Short() {
-		t.Skip("starts processes")
+		t.Skip("integration tests start processes; -short leaves them out")
 	}
 	for i, text := range blocks(t, "caddyfile") {
 		c := &caddy{t: t, dir: t.TempDir()}
