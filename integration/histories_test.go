@@ -1,18 +1,15 @@
 package integration
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,77 +17,24 @@ import (
 	"testing"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
+	"github.com/pollsse/caddy-poll-sse/internal/histories"
 	"github.com/pollsse/caddy-poll-sse/internal/oracle"
 	"github.com/pollsse/caddy-poll-sse/internal/sse"
 )
 
 // Recorded histories come out of the streams as they went in, whatever happens to
-// the connections. POLL_SSE_HISTORIES names a folder of archives (*.tar.zst) of
-// versions (*.json) in the order of their names.
+// the connections.
 func TestHistories(t *testing.T) {
-	histories := generatedHistories()
-	if folder := os.Getenv("POLL_SSE_HISTORIES"); folder != "" {
-		names, err := filepath.Glob(filepath.Join(folder, "*.tar.zst"))
-		if err != nil || len(names) == 0 {
-			t.Fatalf("no archives in %s (%v)", folder, err)
-		}
-		for _, name := range names {
-			histories[strings.TrimSuffix(filepath.Base(name), ".tar.zst")] = readArchive(t, name)
-		}
-	} else {
+	replayed := histories.Recorded(t)
+	if len(replayed) == 0 {
 		t.Log("POLL_SSE_HISTORIES is not set: generated histories only")
 	}
-	for name, versions := range histories {
+	maps.Copy(replayed, generatedHistories())
+	for name, versions := range replayed {
 		for _, protocol := range []string{"h1", "h2"} {
 			t.Run(name+"/"+protocol, func(t *testing.T) { replay(t, protocol, versions) })
 		}
 	}
-}
-
-func readArchive(t *testing.T, name string) (versions []string) {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := zstd.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer z.Close()
-	texts := make(map[string]string)
-	for archive := tar.NewReader(z); ; {
-		h, err := archive.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if path.Ext(h.Name) != ".json" {
-			continue
-		}
-		text, err := io.ReadAll(archive)
-		if err != nil {
-			t.Fatal(err)
-		}
-		texts[h.Name] = string(text)
-	}
-	names := make([]string, 0, len(texts))
-	for n := range texts {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	for _, n := range names {
-		versions = append(versions, texts[n])
-	}
-	if len(versions) < 100 {
-		t.Fatalf("only %d versions in %s", len(versions), name)
-	}
-	return versions
 }
 
 // generatedHistories have the shapes of the recorded ones: lists with items that
