@@ -2,18 +2,29 @@ package pollsse
 
 import "github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 
-// diff says whether two documents differ in value, and if so by which patch; a nil
-// patch stands for the whole new document, where that costs less.
-func diff(old, new *jsondiff.Document, keys []jsondiff.Key) (patch []byte, changed bool) {
-	p := jsondiff.Diff(old, new, keys)
-	if p.Len() == 0 {
-		return nil, false
+// diff makes a document of what was polled, and says whether its value is another
+// than that of old, and if so by which patch; a nil patch stands for the whole new
+// document, where that costs less. Without an old document all is new.
+func diff(old *jsondiff.Document, polled []byte, keys []jsondiff.Key) (document *jsondiff.Document, patch []byte, changed bool, err error) {
+	if old == nil {
+		document, err = jsondiff.Parse(polled)
+		return document, nil, err == nil, err
 	}
-	patch = p.Bytes()
-	size := len(new.Bytes())
-	// Applying an operation costs a browser about as much as parsing 1,500 bytes.
-	if len(patch) > size/2 || p.Len() > max(64, size/1500) {
-		return nil, true
+	differ := jsondiff.Differ{Keys: keys, Worth: worthwhile}
+	document, p, err := differ.Diff(old, polled)
+	switch {
+	case err != nil:
+		return nil, nil, false, err
+	case p == nil:
+		return document, nil, true, nil
+	case p.Len() == 0:
+		return document, nil, false, nil
 	}
-	return patch, true
+	return document, p.Bytes(), true, nil
+}
+
+// worthwhile reports whether a patch costs less than the whole document of size
+// bytes: applying an operation costs a browser about as much as parsing 1,500 bytes.
+func worthwhile(operations, bytes, size int) bool {
+	return bytes <= size/2 && operations <= max(64, size/1500)
 }

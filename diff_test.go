@@ -41,7 +41,11 @@ func TestDiffCases(t *testing.T) {
 // applied returns the patch between two texts, having proved it.
 func applied(t *testing.T, before, after string) []byte {
 	t.Helper()
-	patch := jsondiff.Diff(parse(t, before), parse(t, after), nil).Bytes()
+	_, p, err := new(jsondiff.Differ).Diff(parse(t, before), []byte(after))
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch := p.Bytes()
 	doc, err := oracle.Value([]byte(before))
 	if err != nil {
 		t.Fatal(err)
@@ -58,11 +62,11 @@ func applied(t *testing.T, before, after string) []byte {
 	if !strings.ContainsAny(before[:1], "{[") || bytes.Contains(patch, []byte(`"path":""`)) || strings.Contains(before+after, `"":`) {
 		return patch
 	}
-	p, err := jsonpatch.DecodePatch(patch)
+	decoded, err := jsonpatch.DecodePatch(patch)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := p.Apply([]byte(before))
+	out, err := decoded.Apply([]byte(before))
 	if err != nil {
 		t.Fatalf("%s → %s: patch %s: %v", before, after, patch, err)
 	}
@@ -92,12 +96,54 @@ func TestWholeWhereThatIsLess(t *testing.T) {
 		{"more than half", list(100, 0), list(100, 64), true, false},
 		{"tiny", `{"n":1}`, `{"n":2}`, true, false},
 	} {
-		patch, changed := diff(parse(t, c.old), parse(t, c.new), nil)
+		document, patch, changed, err := diff(parse(t, c.old), []byte(c.new), nil)
+		if err != nil || string(document.Bytes()) != strings.TrimSpace(c.new) {
+			t.Errorf("%s: document %.100s, %v", c.name, document.Bytes(), err)
+		}
 		if changed == c.same || (patch == nil) != (c.whole || c.same) {
 			t.Errorf("%s: changed %v, patch %.200s", c.name, changed, patch)
 		}
 		if patch != nil && !json.Valid(patch) {
 			t.Errorf("%s: patch %s", c.name, patch)
+		}
+	}
+}
+
+func TestWorthwhile(t *testing.T) {
+	for _, c := range []struct {
+		operations, bytes, size int
+		want                    bool
+	}{
+		{0, 0, 0, true}, {1, 50, 100, true}, {1, 51, 100, false}, {1, 50, 101, true},
+		{64, 1, 1000, true}, {65, 1, 1000, false}, {64, 1, 96_000, true}, {65, 1, 97_499, false}, {65, 1, 97_500, true},
+		{1000, 500_000, 1_500_000, true}, {1001, 500_000, 1_500_000, false}, {1000, 750_001, 1_500_000, false},
+	} {
+		if got := worthwhile(c.operations, c.bytes, c.size); got != c.want {
+			t.Errorf("%d operations, %d bytes of %d: %v", c.operations, c.bytes, c.size, got)
+		}
+	}
+}
+
+func TestDiffUsesKeys(t *testing.T) {
+	item := func(id, code, n int) string {
+		return fmt.Sprintf(`{"id":%d,"code":%d,"f":{"a":"%0500d","n":%d}}`, id, code, code, n)
+	}
+	old := "[" + item(1, 1, 0) + "," + item(2, 2, 0) + "," + item(3, 3, 0) + "]"
+	new := "[" + item(8, 2, 1) + "," + item(9, 3, 1) + "]"
+	_, patch, changed, err := diff(parse(t, old), []byte(new), []jsondiff.Key{{Pointer: "", Member: "code"}})
+	if err != nil || !changed || !strings.HasPrefix(string(patch), `[{"op":"remove","path":"/0"},`) {
+		t.Errorf("%s, %v, %v", patch, changed, err)
+	}
+}
+
+func TestDiffOfNoDocument(t *testing.T) {
+	document, patch, changed, err := diff(nil, []byte(" [1] "), nil)
+	if err != nil || patch != nil || !changed || string(document.Bytes()) != "[1]" {
+		t.Errorf("%s, %s, %v, %v", document.Bytes(), patch, changed, err)
+	}
+	for _, old := range []*jsondiff.Document{nil, parse(t, "[1]")} {
+		if document, patch, changed, err := diff(old, []byte("[1"), nil); err == nil || document != nil || patch != nil || changed {
+			t.Errorf("%v, %s, %v, %v", document, patch, changed, err)
 		}
 	}
 }

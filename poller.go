@@ -1,7 +1,6 @@
 package pollsse
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,17 +26,16 @@ type source struct {
 }
 
 // poller asks for one document again and again. It knows when to ask, how to ask
-// and what counts as good, and keeps what the next poll has to be compared with.
-// Only one goroutine may use it.
+// and what counts as good. Only one goroutine may use it.
 type poller struct {
 	target   target
 	interval time.Duration
 	timeout  time.Duration
 	maxBody  int64
+	arrays   []jsondiff.Key
 
 	validators validators
-	body       []byte // of the last good answer
-	generation uint64 // whose source gave validators and body
+	generation uint64 // whose source gave them
 	failures   int    // since the last good poll
 }
 
@@ -50,7 +48,9 @@ type pollResult struct {
 	status     int                // of the answer, 0 where there was none
 	cause      string             // one word, where the poll was not good
 	err        error              // more about the cause
-	document   *jsondiff.Document // of a good poll whose bytes are new
+	document   *jsondiff.Document // of a good poll with a body
+	changed    bool               // the value of the document is new
+	patch      []byte             // that leads to it; nil stands for the whole
 	retryAfter time.Duration
 }
 
@@ -95,8 +95,8 @@ func (r pollResult) passes(resuming bool) bool {
 	return true
 }
 
-// poll asks src once.
-func (p *poller) poll(ctx context.Context, src *source) pollResult {
+// poll asks src once, and compares its answer with the document held, if any.
+func (p *poller) poll(ctx context.Context, src *source, held *jsondiff.Document) pollResult {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	rec := &recorder{header: make(http.Header), limit: p.maxBody, abort: cancel}
@@ -109,15 +109,15 @@ func (p *poller) poll(ctx context.Context, src *source) pollResult {
 	}
 	p.validators.apply(r.Header)
 	err = serve(src, rec, r)
-	result := p.judge(ctx, rec, err)
+	result := p.judge(ctx, rec, err, held)
 	if result.kind == pollGood || result.kind == pollUnchanged {
 		p.validators, p.generation = newValidators(rec.sent), src.handler.generation
 	}
 	return result
 }
 
-// forget makes the next poll unconditional, and its answer new.
-func (p *poller) forget() { p.validators, p.body = validators{}, nil }
+// forget makes the next poll unconditional.
+func (p *poller) forget() { p.validators = validators{} }
 
 // serve calls the rest of the route, and turns a panic into an error: in our
 // goroutine it would end the process.
@@ -135,8 +135,8 @@ func serve(src *source, w http.ResponseWriter, r *http.Request) (err error) {
 	return src.next.ServeHTTP(w, r)
 }
 
-// judge says what an answer is good for.
-func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult {
+// judge says what an answer is good for, and how it differs from the document held.
+func (p *poller) judge(ctx context.Context, rec *recorder, err error, held *jsondiff.Document) pollResult {
 	var handlerError caddyhttp.HandlerError
 	if errors.As(err, &handlerError) && rec.status == 0 {
 		rec.status = handlerError.StatusCode
@@ -166,16 +166,16 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 		result.cause = "error"
 	case rec.encoded():
 		result.kind, result.cause = pollRejected, "encoded"
-	case p.body != nil && bytes.Equal(rec.body, p.body):
-		result.kind = pollUnchanged
 	default:
-		document, err := jsondiff.Parse(rec.body)
-		if err != nil {
-			result.kind, result.cause, result.err = pollRejected, "invalid", err
-			break
+		result.document, result.patch, result.changed, result.err = diff(held, rec.body, p.arrays)
+		switch {
+		case result.err != nil:
+			result.kind, result.cause = pollRejected, "invalid"
+		case result.document == held:
+			result.kind = pollUnchanged
+		default:
+			result.kind = pollGood
 		}
-		p.body = rec.body
-		result.kind, result.document = pollGood, document
 	}
 	return result
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
 
 func TestIntervalRunsFromStartToStart(t *testing.T) {
@@ -246,20 +247,21 @@ func TestWhatIsGood(t *testing.T) {
 				if name == "too large" {
 					p.maxBody = 1000
 				}
-				p.body, p.validators, p.generation = []byte(`"held"`), validators{etag: `"1"`}, 1
-				result := p.poll(t.Context(), src)
+				p.validators, p.generation = validators{etag: `"1"`}, 1
+				held := parse(t, `"held"`)
+				result := p.poll(t.Context(), src, held)
 				if result.kind != c.kind || result.cause != c.cause {
 					t.Errorf("%s %q (%v), want %s %q", result.kind, result.cause, result.err, c.kind, c.cause)
 				}
-				if (result.document != nil) != (c.kind == pollGood) {
+				if (result.document != nil) != (c.kind == pollGood || c.kind == pollUnchanged) {
 					t.Errorf("document %v", result.document)
 				}
-				if !result.good() && string(p.body) != `"held"` {
-					t.Errorf("the last good document is now %q", p.body)
+				if (result.document == held) != (c.kind == pollUnchanged) || result.changed != (c.kind == pollGood) {
+					t.Errorf("%s: changed %v, document %v", result.kind, result.changed, result.document)
 				}
 				src.handler.generation = 2 // validators of another source are not used
 				if name == "asked 304" {
-					if result := p.poll(t.Context(), src); result.cause != "unasked_304" {
+					if result := p.poll(t.Context(), src, held); result.cause != "unasked_304" {
 						t.Errorf("304 to another source: %s %q", result.kind, result.cause)
 					}
 				}
@@ -391,7 +393,7 @@ func TestRecorder(t *testing.T) {
 		}, pollFailed},
 	} {
 		p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Minute, maxBody: 10}
-		if result := p.poll(t.Context(), &source{s.h, c.answer, s.server}); result.kind != c.kind {
+		if result := p.poll(t.Context(), &source{s.h, c.answer, s.server}, nil); result.kind != c.kind {
 			t.Errorf("%s: %s %s", c.name, result.kind, result.cause)
 		}
 	}
@@ -406,7 +408,7 @@ func TestPollsTakeNoLongerThanTheyMay(t *testing.T) {
 		p.poll(t.Context(), &source{s.h, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			<-r.Context().Done()
 			return r.Context().Err()
-		}), s.server})
+		}), s.server}, nil)
 		if d := time.Since(began); d != time.Second {
 			t.Errorf("%v", d)
 		}
@@ -423,4 +425,18 @@ func TestPollsTakeNoLongerThanTheyMay(t *testing.T) {
 			t.Error("100 KiB of an error page were read")
 		}
 	})
+}
+
+func TestPollsUseKeys(t *testing.T) {
+	item := func(id, code, n int) string {
+		return fmt.Sprintf(`{"id":%d,"code":%d,"f":{"a":"%0500d","n":%d}}`, id, code, code, n)
+	}
+	old := "[" + item(1, 1, 0) + "," + item(2, 2, 0) + "," + item(3, 3, 0) + "]"
+	new := "[" + item(8, 2, 1) + "," + item(9, 3, 1) + "]"
+	p := &poller{arrays: []jsondiff.Key{{Pointer: "", Member: "code"}}}
+	rec := &recorder{header: make(http.Header), status: http.StatusOK, body: []byte(new)}
+	result := p.judge(t.Context(), rec, nil, parse(t, old))
+	if result.kind != pollGood || !result.changed || !strings.HasPrefix(string(result.patch), `[{"op":"remove","path":"/0"},`) {
+		t.Errorf("%+v, %s", result, result.patch)
+	}
 }

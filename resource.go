@@ -20,13 +20,13 @@ import (
 type resource struct {
 	key     string
 	poller  poller
-	arrays  []jsondiff.Key
 	logs    map[string]eventLogConfig // by format
 	cancel  context.CancelFunc
 	stopped chan struct{} // closed when the goroutine has ended
 	ended   chan struct{} // closed by end
 	end     func()        // ends the streams, which come back to another resource
 	wake    chan struct{} // holds one token when there is a new source
+	afresh  bool          // the next document is sent whole: comparing it panicked
 
 	good   atomic.Bool             // there is a document
 	newest atomic.Pointer[Handler] // the newest one that gave a source
@@ -39,7 +39,7 @@ type resource struct {
 	mu        sync.Mutex           // guards all below
 	source    *source              // nil while nobody's route may be polled
 	views     map[string]*eventLog // by format
-	document  *jsondiff.Document   // as sent; nil before the first good poll
+	document  *jsondiff.Document   // of the last good poll, nil before the first
 	polledBy  uint64               // the generation that polled the document first
 	confirmed uint64               // the newest generation that polled it
 	last      pollResult           // of the newest poll
@@ -71,7 +71,7 @@ func newResource(h *Handler, t target, key string) *resource {
 	}
 	r.end = sync.OnceFunc(func() { close(r.ended) })
 	for _, k := range h.Key {
-		r.arrays = append(r.arrays, jsondiff.Key{Pointer: k.Pointer, Member: k.Member})
+		r.poller.arrays = append(r.poller.arrays, jsondiff.Key{Pointer: k.Pointer, Member: k.Member})
 	}
 	go r.run(ctx)
 	return r
@@ -199,43 +199,43 @@ func (r *resource) poll(ctx context.Context, src *source) (result pollResult) {
 		// A fault of ours must not end the web server around us.
 		if v := recover(); v != nil {
 			r.poller.forget()
+			r.afresh = true
 			src.handler.logger.Error("poll panicked", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 			result = pollResult{kind: pollFailed, cause: "panic", err: fmt.Errorf("poll panicked: %v", v)}
 		}
 	}()
 	began := time.Now()
-	result = r.poller.poll(ctx, src)
+	r.mu.Lock()
+	held := r.document
+	r.mu.Unlock()
+	if r.afresh {
+		held = nil
+	}
+	result = r.poller.poll(ctx, src, held)
 	if result.good() {
-		r.publish(result.document, src.handler.generation)
+		r.afresh = false
+		r.publish(result, src.handler.generation)
 	}
 	pollsTotal.WithLabelValues(string(result.kind)).Inc()
 	src.handler.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.Int("status", result.status), zap.Duration("duration", time.Since(began)))
 	return result
 }
 
-// publish appends document to all views where its value is new; a nil document
-// stands for the one held.
-func (r *resource) publish(document *jsondiff.Document, generation uint64) {
-	r.mu.Lock()
-	old := r.document
-	r.mu.Unlock()
-
-	var patch []byte
-	changed := document != nil && old == nil
-	if document != nil && old != nil {
-		patch, changed = diff(old, document, r.arrays)
-	}
-
+// publish appends the document of a good poll to all views where its value is new.
+func (r *resource) publish(result pollResult, generation uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if changed {
-		r.document, r.polledBy = document, generation
+	if result.document != nil {
+		r.document = result.document
+	}
+	if result.changed {
+		r.polledBy = generation
 		r.good.Store(true)
-		for _, l := range r.views {
-			l.append(document.Bytes(), patch, generation)
-		}
-	} else {
-		for _, l := range r.views {
+	}
+	for _, l := range r.views {
+		if result.changed {
+			l.append(r.document.Bytes(), result.patch, generation)
+		} else {
 			l.confirm(generation)
 		}
 	}
@@ -245,7 +245,7 @@ func (r *resource) publish(document *jsondiff.Document, generation uint64) {
 // settle notes a result, tells those who wait for it, and logs where the upstream
 // begins or ceases to fail. It reports whether the document is withdrawn.
 func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
-	result.document = nil // is published
+	result.document, result.patch = nil, nil // are published
 	r.mu.Lock()
 	before, known := r.last, r.lastBy != 0
 	withdrawn = result.withdrawn() && before.withdrawn() && r.lastBy == src.handler.generation

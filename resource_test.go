@@ -3,6 +3,7 @@ package pollsse
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
 
 // reloaded is the same route in a newer generation.
@@ -35,8 +37,8 @@ func TestUnchangedPollsConfirm(t *testing.T) {
 	h.setDefaults()
 	r := &resource{logs: h.eventLogs(), views: make(map[string]*eventLog)}
 	patch := r.view(formatPatch)
-	r.publish(parse(t, `{"n":1}`), 1)
-	r.publish(nil, 2) // the same bytes
+	r.publish(pollResult{document: parse(t, `{"n":1}`), changed: true}, 1)
+	r.publish(pollResult{}, 2) // not modified
 	full := r.view(formatFull)
 	for generation := range uint64(4) {
 		for name, l := range map[string]*eventLog{"patch": patch, "full": full} {
@@ -189,5 +191,77 @@ func TestLogsSayNoQuery(t *testing.T) {
 	r := resource{poller: poller{target: target{host: "example.com", uri: "/b?token=secret", originalURI: "/a?token=secret"}}}
 	if got := r.field().String; got != "example.com/a" {
 		t.Errorf("resource %q", got)
+	}
+}
+
+// A document that cannot be compared with the one held costs one poll, no more.
+func TestPollsRecover(t *testing.T) {
+	s := newSite(t, new(Handler))
+	defer s.close()
+	src := &source{&Handler{generation: 1, logger: s.h.logger}, answering(`{"n":2}`), s.server}
+	r := &resource{
+		poller:   poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 100},
+		views:    map[string]*eventLog{},
+		document: new(jsondiff.Document), // no document is like this one
+	}
+	if result := r.poll(t.Context(), src); result.cause != "panic" {
+		t.Errorf("%s %q (%v)", result.kind, result.cause, result.err)
+	}
+	if result := r.poll(t.Context(), src); !result.changed || result.patch != nil || string(r.document.Bytes()) != `{"n":2}` {
+		t.Errorf("%s, changed %v, patch %s", result.kind, result.changed, result.patch)
+	}
+	if result := r.poll(t.Context(), src); result.kind != pollUnchanged {
+		t.Errorf("%s", result.kind)
+	}
+}
+
+// A poll of other bytes with the same value makes them the document, so that the next
+// poll of these bytes is found to be unchanged.
+func TestEqualValuesAreHeldAsPolled(t *testing.T) {
+	old := parse(t, `{"a":1}`)
+	again, patch, changed, err := diff(old, []byte(`{ "a": 1 }`), nil)
+	if err != nil || changed || patch != nil || again == old {
+		t.Fatalf("%v, %s, %v", changed, patch, err)
+	}
+	r := &resource{document: old, views: map[string]*eventLog{}}
+	r.publish(pollResult{kind: pollGood, document: again}, 1)
+	if r.document != again {
+		t.Error("the document polled last is not held")
+	}
+	if same, _, changed, err := diff(r.document, []byte(`{ "a": 1 }`), nil); same != again || changed || err != nil {
+		t.Errorf("the same bytes make another document: %v, %v", changed, err)
+	}
+	r.publish(pollResult{kind: pollNotModified}, 3)
+	r.publish(pollResult{kind: pollNotModified}, 2)
+	if r.document != again || r.confirmed != 3 {
+		t.Errorf("document %v, confirmed by %d", r.document, r.confirmed)
+	}
+}
+
+func TestResourcesTakeKeys(t *testing.T) {
+	h := &Handler{Key: []arrayKey{{Pointer: "/a", Member: "b"}, {Pointer: "", Member: "c"}}}
+	h.setDefaults()
+	r := newResource(h, target{}, "")
+	defer r.close()
+	if want := []jsondiff.Key{{Pointer: "/a", Member: "b"}, {Pointer: "", Member: "c"}}; !slices.Equal(r.poller.arrays, want) {
+		t.Errorf("%v, want %v", r.poller.arrays, want)
+	}
+}
+
+func TestPatchesArePublished(t *testing.T) {
+	h := new(Handler)
+	h.setDefaults()
+	r := &resource{logs: h.eventLogs(), views: make(map[string]*eventLog)}
+	r.publish(pollResult{document: parse(t, `{"n":1}`), changed: true}, 1)
+	patch, full := r.view(formatPatch), r.view(formatFull)
+	atFirst := map[*eventLog]eventID{}
+	for _, l := range []*eventLog{patch, full} {
+		atFirst[l] = l.after(eventID{}, 1).cursor
+	}
+	r.publish(pollResult{document: parse(t, `{"n":2}`), changed: true, patch: []byte(`["the patch"]`)}, 1)
+	for l, want := range map[*eventLog]string{patch: `["the patch"]`, full: `{"n":2}`} {
+		if b := l.after(atFirst[l], 1); len(b.events) != 1 || !strings.Contains(string(b.events[0]), "data: "+want) {
+			t.Errorf("events %q, want %s", b.events, want)
+		}
 	}
 }

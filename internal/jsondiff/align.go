@@ -1,208 +1,252 @@
 package jsondiff
 
 import (
+	"hash/maphash"
 	"slices"
-	"sort"
 )
 
-// pair says that the new item is what became of the old one.
+// A pair says that the new item is what became of the old one.
 type pair struct{ old, new int }
 
-// align pairs items of a and b such that both indices increase.
-func (d *differ) align(path pointer, a, b []value) []pair {
-	head := 0
-	for head < len(a) && head < len(b) && equal(&a[head], &b[head]) {
-		head++
-	}
-	tail := 0
-	for tail < min(len(a), len(b))-head && equal(&a[len(a)-1-tail], &b[len(b)-1-tail]) {
-		tail++
-	}
-	var pairs []pair
-	for i := range head {
-		pairs = append(pairs, pair{i, i})
-	}
-	for _, p := range d.alignMiddle(path, a, b, head, tail) {
-		pairs = append(pairs, pair{head + p.old, head + p.new})
-	}
-	for i := tail; i > 0; i-- {
-		pairs = append(pairs, pair{len(a) - i, len(b) - i})
-	}
-	return pairs
-}
-
-// alignMiddle pairs the items between the first head and the last tail ones.
-func (d *differ) alignMiddle(path pointer, a, b []value, head, tail int) []pair {
-	if head+tail == len(a) || head+tail == len(b) {
+// align pairs items such that both indices increase. Items are the same where what
+// identifies them is, or else where they have most in common.
+func (d *differ) align(olds, news []item) []pair {
+	if len(olds) == 0 || len(news) == 0 || len(olds)+len(news) == 2 {
 		return nil
 	}
-	name, named := d.keys[string(path)]
-	if !named {
-		name = DefaultKey
+	d.effort += olds[len(olds)-1].to - olds[0].from + news[len(news)-1].to - news[0].from
+	member := d.key()
+	a, b := ids(d.old, olds, member), ids(d.text, news, member)
+	if a != nil && b != nil {
+		return heaviest(anchors(a, b), news)
 	}
-	if oldIDs, newIDs := ids(a, name), ids(b, name); oldIDs != nil && newIDs != nil {
-		return anchors(oldIDs[head:len(a)-tail], newIDs[head:len(b)-tail])
-	}
-	return alignByContent(hashes(a[head:len(a)-tail]), hashes(b[head:len(b)-tail]))
-}
-
-// alignByContent keeps items that are unique on both sides, and between them
-// whatever a shortest edit script keeps.
-func alignByContent(a, b []uint64) []pair {
+	x, y := partsOf(d.old, olds), partsOf(d.text, news)
 	var pairs []pair
-	i, j := 0, 0
-	for _, p := range append(anchors(a, b), pair{len(a), len(b)}) {
-		for _, q := range editScript(a[i:p.old], b[j:p.new]) {
-			pairs = append(pairs, pair{i + q.old, j + q.new})
+	i, k := 0, 0
+	for _, p := range append(heaviest(anchors(x.sums(), y.sums()), news), pair{len(olds), len(news)}) {
+		for _, q := range alike(x[i:p.old], y[k:p.new]) {
+			pairs = append(pairs, pair{i + q.old, k + q.new})
 		}
-		if p.old < len(a) {
+		if p.old < len(olds) {
 			pairs = append(pairs, p)
 		}
-		i, j = p.old+1, p.new+1
+		i, k = p.old+1, p.new+1
 	}
 	return pairs
+}
+
+// key returns the member that tells the items of the array at hand apart.
+func (d *differ) key() string {
+	for _, k := range d.Keys {
+		if string(newPointer(k.Pointer)) == string(d.path) {
+			return k.Member
+		}
+	}
+	return DefaultKey
 }
 
 // ids returns what identifies each item, or nil where an item has no string or
 // number of that name, or where two have the same one. A number and a string are
 // never the same.
-func ids(items []value, name string) []uint64 {
+func ids(text []byte, items []item, member string) []uint64 {
 	all := make([]uint64, len(items))
-	seen := make(map[uint64]bool)
-	for i := range items {
-		id := items[i].member(name)
-		if id == nil || !isID(id) || seen[id.hash] {
+	for i, it := range items {
+		if text[it.from] != '{' {
 			return nil
 		}
-		all[i], seen[id.hash] = id.hash, true
+		c := childrenOf(text, it.from, it.index)
+		for !c.ended() {
+			from := c.value()
+			if string(unescape(text[c.at:from-1])) == member {
+				all[i] = id(text[from:c.end(from)])
+				break
+			}
+			c.next(c.end(from))
+		}
+		if all[i] == 0 {
+			return nil
+		}
+	}
+	if repeated(all) {
+		return nil
 	}
 	return all
 }
 
-func isID(v *value) bool {
-	return v.kind == text || v.kind == scalar && (v.text[0] == '-' || v.text[0] >= '0' && v.text[0] <= '9')
-}
-
-func hashes(items []value) []uint64 {
-	all := make([]uint64, len(items))
-	for i := range items {
-		all[i] = items[i].hash
+// id returns 0 for what is neither a string nor a number.
+func id(value []byte) uint64 {
+	switch c := value[0]; {
+	case c == '"':
+		return hashString(value) | 1
+	case c == '-' || c-'0' <= 9:
+		return maphash.Bytes(seed, value) &^ 1
 	}
-	return all
+	return 0
 }
 
-// anchors pairs what is unique in both a and b, as many as keep their order.
+// anchors pairs what is unique on both sides, in the order of the old ones.
 func anchors(a, b []uint64) []pair {
 	const several = -1
-	place := func(s []uint64) map[uint64]int {
-		at := make(map[uint64]int, len(s))
-		for i, x := range s {
-			if _, seen := at[x]; seen {
-				at[x] = several
-			} else {
-				at[x] = i
-			}
+	place := make(map[uint64]int, len(b))
+	for k, x := range b {
+		if _, twice := place[x]; twice {
+			k = several
 		}
-		return at
+		place[x] = k
 	}
-	inA, inB := place(a), place(b)
+	count := make(map[uint64]int, len(a))
+	for _, x := range a {
+		count[x]++
+	}
 	var pairs []pair
 	for i, x := range a {
-		if j, ok := inB[x]; ok && j != several && inA[x] != several {
-			pairs = append(pairs, pair{i, j})
+		if k, ok := place[x]; ok && k != several && count[x] == 1 {
+			pairs = append(pairs, pair{i, k})
 		}
 	}
-	return longestIncreasing(pairs)
+	return pairs
 }
 
-// longestIncreasing returns as many pairs as possible whose new indices increase,
-// out of pairs whose old ones do (patience sorting).
-func longestIncreasing(pairs []pair) []pair {
-	var ends []int // ends[n] is the pair with the least new index that ends a run of n+1
+// heaviest returns those of the pairs, whose old indices increase, that together have
+// the longest new items among all choices whose new indices increase too.
+func heaviest(pairs []pair, news []item) []pair {
+	// best is a Fenwick tree: the heaviest choice that ends at a new index or before.
+	type choice struct{ weight, last int }
+	best := make([]choice, len(news)+1)
 	before := make([]int, len(pairs))
+	top := choice{0, none}
 	for i, p := range pairs {
-		n := sort.Search(len(ends), func(n int) bool { return pairs[ends[n]].new >= p.new })
-		before[i] = -1
-		if n > 0 {
-			before[i] = ends[n-1]
+		c := choice{0, none}
+		for k := p.new; k > 0; k &= k - 1 {
+			if best[k].weight > c.weight {
+				c = best[k]
+			}
 		}
-		if n == len(ends) {
-			ends = append(ends, i)
-		} else {
-			ends[n] = i
+		before[i] = c.last
+		c = choice{c.weight + news[p.new].to - news[p.new].from, i}
+		for k := p.new + 1; k < len(best); k += k & -k {
+			if c.weight > best[k].weight {
+				best[k] = c
+			}
+		}
+		if c.weight > top.weight {
+			top = c
 		}
 	}
-	if len(ends) == 0 {
-		return nil
+	var chosen []pair
+	for i := top.last; i != none; i = before[i] {
+		chosen = append(chosen, pairs[i])
 	}
-	run := make([]pair, len(ends))
-	for n, i := len(ends)-1, ends[len(ends)-1]; i >= 0; n, i = n-1, before[i] {
-		run[n] = pairs[i]
-	}
-	return run
+	slices.Reverse(chosen)
+	return chosen
 }
 
-// maxEdits bounds the work of [editScript]: time grows with the edits times the
-// items, memory with the square of the edits.
-const maxEdits = 256
+// mostParts is how many children an item has at most, or it is one part as a whole.
+const mostParts = 256
 
-// editScript pairs what a shortest edit script from a to b keeps (Myers, “An
-// O(ND) Difference Algorithm and Its Variations”, 1986). It returns nothing where
-// that needs more than maxEdits edits.
-func editScript(a, b []uint64) []pair {
-	if len(a) == 0 || len(b) == 0 {
-		return nil
-	}
-	// reach[k] is how far in a the edits so far come on the diagonal old−new = k.
-	most := min(maxEdits, len(a)+len(b))
-	reach := make([]int, 2*most+3)
-	origin := most + 1
-	var trace [][]int
-	for edits := 0; edits <= most; edits++ {
-		for k := -edits; k <= edits; k += 2 {
-			i := reach[origin+k-1] + 1
-			if k == -edits || k != edits && reach[origin+k-1] < reach[origin+k+1] {
-				i = reach[origin+k+1]
-			}
-			for j := i - k; i < len(a) && j < len(b) && j >= 0 && a[i] == b[j]; j++ {
-				i++
-			}
-			reach[origin+k] = i
-			if i >= len(a) && i-k >= len(b) {
-				return traceBack(append(trace, slices.Clone(reach[origin-edits:origin+edits+1])), len(a), len(b))
-			}
-		}
-		trace = append(trace, slices.Clone(reach[origin-edits:origin+edits+1]))
-	}
-	return nil
+// parts are what each of some items consists of: hashes of its members or items.
+type parts [][]part
+
+type part struct {
+	hash uint64
+	size int
 }
 
-// traceBack walks an edit script from its end and collects what it keeps.
-// trace[e] holds the reach of e edits, of the diagonals −e … e.
-func traceBack(trace [][]int, i, j int) []pair {
+func partsOf(text []byte, items []item) parts {
+	all := make(parts, len(items))
+	var list []part
+	for n, it := range items {
+		start := len(list)
+		if c := text[it.from]; c == '{' || c == '[' {
+			for c := childrenOf(text, it.from, it.index); !c.ended() && len(list)-start <= mostParts; {
+				to := c.end(c.value())
+				list = append(list, part{maphash.Bytes(seed, text[c.at:to]), to - c.at})
+				c.next(to)
+			}
+		}
+		if n := len(list) - start; n == 0 || n > mostParts {
+			list = append(list[:start], part{maphash.Bytes(seed, text[it.from:it.to]), it.to - it.from})
+		}
+		all[n] = list[start:len(list):len(list)]
+		slices.SortFunc(all[n], func(a, b part) int {
+			if a.hash < b.hash {
+				return -1
+			}
+			return 1
+		})
+	}
+	return all
+}
+
+// sums returns a hash of each item, that does not depend on the order of its parts.
+func (p parts) sums() []uint64 {
+	sums := make([]uint64, len(p))
+	for i, list := range p {
+		for _, x := range list {
+			sums[i] += x.hash
+		}
+	}
+	return sums
+}
+
+func (p parts) count() int {
+	n := 0
+	for _, list := range p {
+		n += len(list)
+	}
+	return n
+}
+
+// common returns how many bytes two items have in common, or 0 where that is little.
+func common(a, b []part) int {
+	size, total := 0, 0
+	for _, p := range b {
+		total += p.size
+	}
+	for len(a) > 0 && len(b) > 0 {
+		switch {
+		case a[0].hash < b[0].hash:
+			a = a[1:]
+		case a[0].hash > b[0].hash:
+			b = b[1:]
+		default:
+			size += a[0].size
+			a, b = a[1:], b[1:]
+		}
+	}
+	if size*3 < total*2 {
+		return 0
+	}
+	return size
+}
+
+// mostSteps bounds the work of alike.
+const mostSteps = 1 << 18
+
+// alike pairs items so that the pairs have as much in common as possible. It gives up
+// on long lists.
+func alike(a, b parts) []pair {
+	if len(a)*len(b)+len(b)*a.count()+len(a)*b.count() > mostSteps {
+		return nil
+	}
+	width := len(b) + 1
+	best := make([]int, (len(a)+1)*width) // best[i*width+k] is of a[i:] and b[k:]
+	for i := len(a) - 1; i >= 0; i-- {
+		for k := len(b) - 1; k >= 0; k-- {
+			best[i*width+k] = max(best[(i+1)*width+k], best[i*width+k+1], best[(i+1)*width+k+1]+common(a[i], b[k]))
+		}
+	}
 	var pairs []pair
-	for edits := len(trace) - 1; edits >= 0; edits-- {
-		k := i - j
-		fromOld, fromNew := 0, 0
-		if edits > 0 {
-			before := func(k int) int {
-				if k < -(edits-1) || k > edits-1 {
-					return -1
-				}
-				return trace[edits-1][k+edits-1]
-			}
-			if k == -edits || k != edits && before(k-1) < before(k+1) {
-				fromOld, fromNew = before(k+1), before(k+1)-(k+1)
-			} else {
-				fromOld, fromNew = before(k-1), before(k-1)-(k-1)
-			}
+	for i, k := 0, 0; i < len(a) && k < len(b); {
+		switch best[i*width+k] {
+		case best[(i+1)*width+k]:
+			i++
+		case best[i*width+k+1]:
+			k++
+		default:
+			pairs = append(pairs, pair{i, k})
+			i, k = i+1, k+1
 		}
-		for i > fromOld && j > fromNew {
-			i, j = i-1, j-1
-			pairs = append(pairs, pair{i, j})
-		}
-		i, j = fromOld, fromNew
 	}
-	slices.Reverse(pairs)
 	return pairs
 }

@@ -24,10 +24,85 @@ func document(t testing.TB, text string) *Document {
 	return d
 }
 
+// diffed returns the patch, having checked that the document is what it would be
+// without the old one.
+func diffed(t testing.TB, old, new string, keys ...Key) *Patch {
+	t.Helper()
+	doc, patch, err := (&Differ{Keys: keys}).Diff(document(t, old), []byte(new))
+	if err != nil {
+		t.Fatalf("Diff(%.100q, %.100q): %v", old, new, err)
+	}
+	sameDocument(t, doc, new)
+	limit := rand.IntN(8)
+	worth := func(ops, bytes, _ int) bool { return ops <= limit && bytes <= 40*limit }
+	doc, limited, err := (&Differ{Keys: keys, Worth: worth}).Diff(document(t, old), []byte(new))
+	if err != nil {
+		t.Fatalf("Diff(%.100q, %.100q) with a limit: %v", old, new, err)
+	}
+	sameDocument(t, doc, new)
+	if limited != nil && limited.Len() > 0 && (limited.Len() > limit || len(limited.Bytes()) > 40*limit+1) {
+		t.Fatalf("with a limit of %d: %s", limit, limited.Bytes())
+	}
+	if limited == nil && worth(patch.Len(), len(patch.Bytes())-1, 0) {
+		t.Fatalf("with a limit of %d: no patch, without: %s", limit, patch.Bytes())
+	}
+	if limited != nil && rand.IntN(2) == 0 {
+		return limited
+	}
+	return patch
+}
+
+// sameDocument checks a document and its index against a fresh one of text.
+func sameDocument(t testing.TB, doc *Document, text string) {
+	t.Helper()
+	fresh := document(t, text)
+	if !bytes.Equal(doc.Bytes(), fresh.Bytes()) {
+		t.Fatalf("document is %q, want %q", doc.Bytes(), fresh.Bytes())
+	}
+	checkIndex(t, doc.text, 0, doc.index)
+}
+
+// checkIndex checks that marks stand where children start and are close enough.
+func checkIndex(t testing.TB, text []byte, start int, index *node) {
+	t.Helper()
+	size := skip(text, start) - start
+	if index == nil {
+		return
+	}
+	if int(index.size) != size {
+		t.Fatalf("index says %d bytes, has %d", index.size, size)
+	}
+	c := childrenOf(text, start, nil)
+	last := start
+	for _, m := range index.marks {
+		for !c.ended() && c.at < start+int(m.offset) {
+			end := c.end(c.value())
+			if c.at-last > 2*spacing && c.at != last {
+				t.Fatalf("no mark between %d and %d", last, c.at)
+			}
+			c.next(end)
+		}
+		if c.at != start+int(m.offset) || c.number != int(m.number) || c.ended() {
+			t.Fatalf("mark of child %d at %d; child %d is at %d", m.number, m.offset, c.number, c.at-start)
+		}
+		if from := c.value(); m.sub != nil {
+			checkIndex(t, text, from, m.sub)
+		}
+		last = c.at
+	}
+	for !c.ended() {
+		end := c.end(c.value())
+		if c.at-last > 2*spacing && c.at != last {
+			t.Fatalf("no mark between %d and %d", last, c.at)
+		}
+		c.next(end)
+	}
+}
+
 // check compares two texts and asks the oracle whether the patch is right.
 func check(t testing.TB, old, new string, keys ...Key) *Patch {
 	t.Helper()
-	patch := Diff(document(t, old), document(t, new), keys)
+	patch := diffed(t, old, new, keys...)
 	before, err := oracle.Value([]byte(old))
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +150,7 @@ func TestLoneSurrogatesAreDistinct(t *testing.T) {
 		{`{"\ud800":1,"x":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}`, `{"\ud800":2,"x":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0]}`, `[{"op":"replace","path":"/\ud800","value":2}]`},
 		{`"\ud800\ud800\udc00"`, `"\ud800𐀀"`, `[]`},
 	} {
-		if got := Diff(document(t, c[0]), document(t, c[1]), nil).Bytes(); string(got) != c[2] {
+		if got := diffed(t, c[0], c[1]).Bytes(); string(got) != c[2] {
 			t.Errorf("%s → %s: %s, want %s", c[0], c[1], got, c[2])
 		}
 	}
@@ -124,12 +199,14 @@ func TestListOf2000(t *testing.T) {
 }
 
 func TestKeysTellItemsApart(t *testing.T) {
-	const filler = `"filler filler filler filler filler filler filler filler"`
-	item := func(code string, n int) string { return fmt.Sprintf(`{"code":%q,"n":%d,"f":%s}`, code, n, filler) }
-	old := `{"x":[` + item("a", 1) + "," + item("b", 1) + "," + item("c", 1) + `]}`
-	new := `{"x":[` + item("d", 9) + "," + item("a", 2) + "," + item("b", 3) + "," + item("c", 4) + `]}`
+	// By what they have in common, items would be taken for those at their place.
+	item := func(code string, at, n int) string {
+		return fmt.Sprintf(`{"code":%q,"at":"%40d","sub":{"n":%d,"of":"%80s"}}`, code, at, n, code)
+	}
+	old := `{"x":[` + item("a", 0, 1) + "," + item("b", 1, 1) + "," + item("c", 2, 1) + `]}`
+	new := `{"x":[` + item("d", 0, 9) + "," + item("a", 1, 2) + "," + item("b", 2, 3) + "," + item("c", 3, 4) + `]}`
 	with := check(t, old, new, Key{"/x", "code"})
-	if with.Len() != 4 {
+	if with.Len() != 7 {
 		t.Errorf("with a key: %s", with.Bytes())
 	}
 	if without := check(t, old, new); len(without.Bytes()) <= len(with.Bytes()) {
@@ -157,12 +234,12 @@ func TestPatchesAreNotMuchLongerThanDocuments(t *testing.T) {
 	items := func(v int) string {
 		return `{"` + key + `":[` + strings.TrimSuffix(strings.Repeat(strconv.Itoa(v)+",", 2000), ",") + `]}`
 	}
-	old, new := document(t, items(1)), document(t, items(2))
-	patch := Diff(old, new, nil)
-	if n := cap(patch.list); n > 4*len(new.Bytes()) {
-		t.Errorf("a patch of a document of %d bytes took %d", len(new.Bytes()), n)
+	worth := func(_, bytes, size int) bool { return bytes <= 2*size }
+	_, patch, err := (&Differ{Worth: worth}).Diff(document(t, items(1)), []byte(items(2)))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if patch.Len() != 1 {
+	if patch == nil || patch.Len() != 1 {
 		t.Errorf("%d operations", patch.Len())
 	}
 }
@@ -236,17 +313,146 @@ func (r texts) keyed() string {
 }
 
 func TestRandomPairs(t *testing.T) {
-	n := 200_000
+	n := 100_000
 	if testing.Short() {
 		n = 20_000
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
+	densely(t, func(t *testing.T) {
+		r := texts{rand.New(rand.NewPCG(seed, 0))}
+		for range n / 4 {
+			check(t, r.value(3), r.value(3))
+			check(t, r.keyed(), r.keyed())
+		}
+	})
+}
+
+// damaged changes, inserts or takes away a byte or two, or all from some place on.
+func (r texts) damaged(text string) string {
+	b := []byte(text)
+	for range 1 + r.IntN(2) {
+		if len(b) == 0 {
+			break
+		}
+		at, c := r.IntN(len(b)), r.pick(`"`, `\`, "{", "}", "[", "]", ",", ":", "0", "7", ".", "-", "e", "n", "t", " ", "\n", "\x00", "\xff", "é")
+		switch r.IntN(8) {
+		case 0, 1, 2:
+			b = slices.Replace(b, at, at+1, []byte(c)...)
+		case 3, 4:
+			b = slices.Insert(b, at, []byte(c)...)
+		case 5, 6:
+			b = slices.Delete(b, at, at+1)
+		case 7:
+			b = b[:at]
+		}
+	}
+	return string(b)
+}
+
+// What the quick way accepts is what the slow one does, wherever the damage is.
+func TestDamagedTextsAreFound(t *testing.T) {
+	n := 50_000
+	if testing.Short() {
+		n = 10_000
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
 	r := texts{rand.New(rand.NewPCG(seed, 0))}
 	for range n / 2 {
-		check(t, r.value(3), r.value(3))
-		check(t, r.keyed(), r.keyed())
+		old := r.value(3)
+		if r.IntN(2) == 0 {
+			old = r.keyed()
+		}
+		compared(t, []byte(old), []byte(r.damaged(old)))
 	}
+	large := newStations(60)
+	old := string(large.text())
+	for range n / 20 {
+		large.some(r.IntN(3))
+		new := []byte(r.damaged(string(large.text())))
+		if _, _, err := (&Differ{}).Diff(document(t, old), new); (err == nil) != valid(new) {
+			t.Fatalf("Diff(%q, %q): %v", old, new, err)
+		}
+	}
+}
+
+// In a chain of documents each index is made of the one before.
+func TestChains(t *testing.T) {
+	n := 1000
+	if testing.Short() {
+		n = 200
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	densely(t, func(t *testing.T) {
+		r := texts{rand.New(rand.NewPCG(seed, 0))}
+		for range n / 50 {
+			s := newStations(50)
+			s.Rand = r.Rand
+			doc := document(t, string(s.text()))
+			value, err := oracle.Value(doc.Bytes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 50 {
+				s.step()
+				new := s.text()
+				next, patch, err := (&Differ{}).Diff(doc, new)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if value, err = oracle.Apply(value, patch.Bytes()); err != nil {
+					t.Fatal(err)
+				}
+				if want, _ := oracle.Value(new); !reflect.DeepEqual(value, want) {
+					t.Fatalf("%s\n→ %s\nby %s\nbecomes %v", doc.Bytes(), new, patch.Bytes(), value)
+				}
+				sameDocument(t, next, string(new))
+				doc = next
+			}
+		}
+	})
+}
+
+// step changes a list as lists change, at the same place rather often.
+func (s *stations) step() {
+	for range s.IntN(4) {
+		at := s.IntN(len(s.list) + 1)
+		if s.IntN(2) == 0 {
+			at = min(2, len(s.list))
+		}
+		switch s.IntN(5) {
+		case 0, 1:
+			s.list = slices.Insert(s.list, at, station{id: s.IntN(1000)})
+		case 2:
+			if at < len(s.list) {
+				s.list = slices.Delete(s.list, at, at+1)
+			}
+		case 3:
+			if at < len(s.list) {
+				s.change(at)
+			}
+		case 4:
+			if at < len(s.list) {
+				s.list[at].order = s.Perm(13)
+			}
+		}
+	}
+	if s.IntN(20) == 0 {
+		s.Shuffle(len(s.list), func(i, k int) { s.list[i], s.list[k] = s.list[k], s.list[i] })
+	}
+	s.updated += s.IntN(2)
+}
+
+// densely runs a test as usual, and once more with indices for small documents.
+func densely(t *testing.T, test func(t *testing.T)) {
+	t.Run("usual index", test)
+	t.Run("dense index", func(t *testing.T) {
+		defer func(a, b, c int) { spacing, indexed, share = a, b, c }(spacing, indexed, share)
+		spacing, indexed, share = 8, 16, 1
+		test(t)
+	})
 }
 
 // Long lists of few different scalars go past the bounds of the edit script.
@@ -267,25 +473,36 @@ func FuzzDiff(f *testing.F) {
 		f.Add([]byte(r.value(3)), []byte(r.keyed()))
 	}
 	f.Fuzz(func(t *testing.T, old, new []byte) {
-		a, errA := Parse(old)
-		b, errB := Parse(new)
-		for _, v := range []struct {
-			text []byte
-			err  error
-		}{{old, errA}, {new, errB}} {
-			if want := json.Valid(v.text) && utf8.Valid(v.text) && depthOf(v.text) <= MaxDepth; (v.err == nil) != want {
-				t.Fatalf("Parse(%q): %v, want valid %v", v.text, v.err, want)
+		if _, err := Parse(old); (err == nil) != valid(old) {
+			t.Fatalf("Parse(%q): %v", old, err)
+		}
+		if valid(old) {
+			compared(t, old, new)
+		}
+	})
+}
+
+// valid says by other means what a document is.
+func valid(text []byte) bool {
+	return json.Valid(text) && utf8.Valid(text) && depthOf(text) <= MaxDepth
+}
+
+// compared compares a document with whatever text, with all kinds of index.
+func compared(t testing.TB, old, new []byte) {
+	t.Helper()
+	defer func(a, b, c int) { spacing, indexed, share = a, b, c }(spacing, indexed, share)
+	for range 2 {
+		if _, _, err := (&Differ{}).Diff(document(t, string(old)), new); (err == nil) != valid(new) {
+			t.Fatalf("Diff(%q, %q): %v", old, new, err)
+		} else if err == nil {
+			if bytes.Contains(old, []byte(`\u`)) || bytes.Contains(new, []byte(`\u`)) {
+				diffed(t, string(old), string(new)) // the oracle cannot tell lone surrogates apart
+			} else {
+				check(t, string(old), string(new))
 			}
 		}
-		if errA != nil || errB != nil {
-			return
-		}
-		if bytes.Contains(old, []byte(`\u`)) || bytes.Contains(new, []byte(`\u`)) {
-			Diff(a, b, nil) // the oracle cannot tell lone surrogates apart
-			return
-		}
-		check(t, string(old), string(new))
-	})
+		spacing, indexed, share = 8, 16, 1
+	}
 }
 
 // depthOf counts levels by another way than the code under test.

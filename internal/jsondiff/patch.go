@@ -1,85 +1,84 @@
 package jsondiff
 
-import "unicode/utf8"
-
-// Patch is a JSON Patch (RFC 6902).
+// A Patch is what makes one document out of another.
 type Patch struct {
-	list []byte // operations, with a comma after each
-	ops  int
+	text  []byte // the new document
+	ops   []operation
+	paths []byte
+	size  int // of the JSON Patch, with a comma after each operation, without the brackets
 }
+
+// An operation adds, removes or replaces what a pointer names.
+type operation struct {
+	op    op
+	path  span // in paths
+	value span // in text
+}
+
+type op byte
+
+const (
+	opAdd op = iota
+	opRemove
+	opReplace
+)
+
+// opening is how operations begin.
+var opening = [...]string{
+	opAdd:     `{"op":"add","path":"`,
+	opRemove:  `{"op":"remove","path":"`,
+	opReplace: `{"op":"replace","path":"`,
+}
+
+const inside = `","value":` // between path and value
 
 // Len returns the number of operations: 0 where the documents are equal.
-func (p *Patch) Len() int { return p.ops }
+func (p *Patch) Len() int { return len(p.ops) }
 
-// Bytes returns the patch as JSON text.
+// Bytes returns the patch as JSON Patch (RFC 6902).
 func (p *Patch) Bytes() []byte {
-	text := make([]byte, 0, len(p.list)+len("[]"))
-	text = append(text, '[')
-	if p.ops > 0 {
-		text = append(text, p.list[:len(p.list)-len(",")]...)
+	b := append(make([]byte, 0, p.size+len("[]")), '[')
+	for i, o := range p.ops {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(append(b, opening[o.op]...), o.path.of(p.paths)...)
+		if o.op != opRemove {
+			b = append(append(b, inside...), o.value.of(p.text)...)
+		} else {
+			b = append(b, '"')
+		}
+		b = append(b, '}')
 	}
-	return append(text, ']')
+	return append(b, ']')
 }
 
-// Whole returns the patch that replaces any document by this one, given as
+// Whole returns the JSON Patch that replaces any document by this one, given as
 // [Document.Bytes].
 func Whole(document []byte) []byte {
-	p := Patch{list: make([]byte, 0, replaceLen(nil, document))}
-	p.replace(nil, document)
+	p := Patch{text: document}
+	p.add(opReplace, nil, 0, len(document))
 	return p.Bytes()
 }
 
-func (p *Patch) add(path pointer, value []byte) { p.operation("add", path, value) }
-
-func (p *Patch) replace(path pointer, value []byte) { p.operation("replace", path, value) }
-
-func (p *Patch) remove(path pointer) { p.operation("remove", path, nil) }
-
-func (p *Patch) operation(op string, path pointer, value []byte) {
-	p.ops++
-	p.list = append(p.list, `{"op":"`...)
-	p.list = append(p.list, op...)
-	p.list = append(p.list, `","path":"`...)
-	p.list = append(p.list, path...)
-	p.list = append(p.list, '"')
-	if value != nil {
-		p.list = append(p.list, `,"value":`...)
-		p.list = append(p.list, value...)
-	}
-	p.list = append(p.list, "},"...)
+// add appends an operation with the value text[from:to].
+func (p *Patch) add(op op, path pointer, from, to int) {
+	start := len(p.paths)
+	p.paths = append(p.paths, path...)
+	p.ops = append(p.ops, operation{op, span{uint32(start), uint32(len(p.paths))}, span{uint32(from), uint32(to)}})
+	p.size += operationLen(op, path, to-from)
 }
 
-// replaceLen is how many bytes [Patch.replace] would write.
-func replaceLen(path pointer, value []byte) int {
-	return len(`{"op":"replace","path":"","value":},`) + len(path) + len(value)
+// operationLen returns how many bytes an operation takes, with a comma.
+func operationLen(op op, path pointer, value int) int {
+	n := len(opening[op]) + len(path) + len("},")
+	if op == opRemove {
+		return n + len(`"`)
+	}
+	return n + len(inside) + value
 }
 
-// pointer is a JSON Pointer (RFC 6901), escaped as in a JSON string.
-type pointer []byte
-
-// child returns the pointer to a member. It may share memory with p: use it
-// before p is extended again.
-func (p pointer) child(name string) pointer {
-	const hex = "0123456789abcdef"
-	p = append(p, '/')
-	for i := 0; i < len(name); i++ {
-		switch c := name[i]; {
-		case c == '~': // RFC 6901 §3
-			p = append(p, "~0"...)
-		case c == '/':
-			p = append(p, "~1"...)
-		case c == '"', c == '\\':
-			p = append(p, '\\', c)
-		case c < ' ':
-			p = append(p, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
-		case c == 0xed && i+2 < len(name) && !utf8.ValidString(name[i:i+3]):
-			// What unescape made of a surrogate without its half.
-			r := uint16(c&15)<<12 | uint16(name[i+1]&0x3f)<<6 | uint16(name[i+2]&0x3f)
-			p = append(p, '\\', 'u', hex[r>>12], hex[r>>8&15], hex[r>>4&15], hex[r&15])
-			i += 2
-		default:
-			p = append(p, c)
-		}
-	}
-	return p
+// cut drops the operations that were added since p was before.
+func (p *Patch) cut(before Patch) {
+	p.ops, p.paths, p.size = p.ops[:len(before.ops)], p.paths[:len(before.paths)], before.size
 }

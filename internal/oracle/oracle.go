@@ -141,3 +141,25 @@ func apply(in any, op string, path []string, v any) (any, error) {
 	}
 	return nil, errors.New("path through a scalar")
 }
+
+// Merge returns what a JSON Merge Patch makes of doc, which stays as it is, by the
+// words of RFC 7396 §2.
+func Merge(doc, patch any) any {
+	members, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	target, _ := doc.(map[string]any)
+	out := maps.Clone(target)
+	if out == nil {
+		out = make(map[string]any)
+	}
+	for name, value := range members {
+		if value == nil {
+			delete(out, name)
+		} else {
+			out[name] = Merge(out[name], value)
+		}
+	}
+	return out
+}
