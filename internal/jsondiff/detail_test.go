@@ -324,16 +324,6 @@ func TestSameBytesAreTheSameDocument(t *testing.T) {
 	}
 }
 
-func TestTextsMayBeTooLong(t *testing.T) {
-	text := make([]byte, maxLen+1) // nothing of it is touched
-	if _, err := Parse(text); err != errLength {
-		t.Errorf("Parse: %v", err)
-	}
-	if _, _, err := new(Differ).Diff(document(t, "[1]"), text); err != errLength {
-		t.Errorf("Diff: %v", err)
-	}
-}
-
 func TestWholeIsAPatch(t *testing.T) {
 	if got := Whole([]byte(`{"a":1}`)); !bytes.Equal(got, []byte(`[{"op":"replace","path":"","value":{"a":1}}]`)) {
 		t.Errorf("%s", got)
@@ -387,7 +377,7 @@ func (r texts) longItems() (old, new string) {
 }
 
 func TestRandomListsOfLongItems(t *testing.T) {
-	n := 20_000
+	n := 2_000
 	if testing.Short() {
 		n = 600
 	}

@@ -313,9 +313,9 @@ func (r texts) keyed() string {
 }
 
 func TestRandomPairs(t *testing.T) {
-	n := 100_000
+	n := 30_000 // a million takes a minute without the race detector: -count 40
 	if testing.Short() {
-		n = 20_000
+		n = 10_000
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -352,9 +352,9 @@ func (r texts) damaged(text string) string {
 
 // What the quick way accepts is what the slow one does, wherever the damage is.
 func TestDamagedTextsAreFound(t *testing.T) {
-	n := 50_000
+	n := 15_000
 	if testing.Short() {
-		n = 10_000
+		n = 5_000
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -379,9 +379,9 @@ func TestDamagedTextsAreFound(t *testing.T) {
 
 // In a chain of documents each index is made of the one before.
 func TestChains(t *testing.T) {
-	n := 1000
+	n := 400
 	if testing.Short() {
-		n = 200
+		n = 100
 	}
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -1,6 +1,7 @@
 package jsondiff
 
 import (
+	"bytes"
 	"fmt"
 	"math/bits"
 	"math/rand/v2"
@@ -14,7 +15,7 @@ import (
 // What takes longest to compare: whatever an upstream comes up with, it takes neither
 // minutes nor gigabytes, and the index stays small.
 func TestHostileDocuments(t *testing.T) {
-	size := 2 << 20
+	size := 1 << 20
 	if testing.Short() {
 		size = 256 << 10
 	}
@@ -95,8 +96,8 @@ func TestHostileDocuments(t *testing.T) {
 		if allocated > 80*size+64<<20 {
 			t.Errorf("%s: %d bytes allocated", c.name, allocated)
 		}
-		if new != nil {
-			sameDocument(t, new, c.new)
+		if new != nil && !bytes.Equal(new.Bytes(), document(t, c.new).Bytes()) {
+			t.Errorf("%s: another document", c.name)
 		}
 	}
 }
@@ -141,7 +142,7 @@ func TestIndicesStaySmall(t *testing.T) {
 	}
 	text := func() string { return "[" + strings.Join(lists[:], ",") + "]" }
 	doc := document(t, text())
-	for range 100 {
+	for range 25 {
 		lists[r.IntN(len(lists))] = "[" + strings.Repeat(fmt.Sprintf("1234567%d,", r.IntN(10)), 60_000/9) + fmt.Sprint(r.IntN(10)) + "]"
 		next, _, err := new(Differ).Diff(doc, []byte(text()))
 		if err != nil {
