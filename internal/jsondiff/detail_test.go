@@ -377,14 +377,7 @@ func (r texts) longItems() (old, new string) {
 }
 
 func TestRandomListsOfLongItems(t *testing.T) {
-	n := 2_000
-	if testing.Short() {
-		n = 600
-	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	densely(t, func(t *testing.T) {
-		r := texts{rand.New(rand.NewPCG(seed, 0))}
+	randomly(t, 2_000, func(t *testing.T, r texts, n int) {
 		for range n {
 			old, new := r.longItems()
 			check(t, old, new)

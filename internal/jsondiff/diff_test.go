@@ -313,15 +313,9 @@ func (r texts) keyed() string {
 }
 
 func TestRandomPairs(t *testing.T) {
-	n := 30_000 // a million takes a minute without the race detector: -count 40
-	if testing.Short() {
-		n = 10_000
-	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	densely(t, func(t *testing.T) {
-		r := texts{rand.New(rand.NewPCG(seed, 0))}
-		for range n / 4 {
+	// A million pairs take a minute without the race detector: -count 40.
+	randomly(t, 7_500, func(t *testing.T, r texts, n int) {
+		for range n {
 			check(t, r.value(3), r.value(3))
 			check(t, r.keyed(), r.keyed())
 		}
@@ -379,15 +373,8 @@ func TestDamagedTextsAreFound(t *testing.T) {
 
 // In a chain of documents each index is made of the one before.
 func TestChains(t *testing.T) {
-	n := 400
-	if testing.Short() {
-		n = 100
-	}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	densely(t, func(t *testing.T) {
-		r := texts{rand.New(rand.NewPCG(seed, 0))}
-		for range n / 50 {
+	randomly(t, 8, func(t *testing.T, r texts, n int) {
+		for range n {
 			s := newStations(50)
 			s.Rand = r.Rand
 			doc := document(t, string(s.text()))
@@ -453,6 +440,17 @@ func densely(t *testing.T, test func(t *testing.T)) {
 		spacing, indexed, share = 8, 16, 1
 		test(t)
 	})
+}
+
+// randomly runs a test densely, each time with the same random texts, and tells it how
+// often to repeat itself: n times, or fewer with -short.
+func randomly(t *testing.T, n int, test func(t *testing.T, r texts, n int)) {
+	if testing.Short() {
+		n /= 3
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	densely(t, func(t *testing.T) { test(t, texts{rand.New(rand.NewPCG(seed, 0))}, n) })
 }
 
 // Long lists of few different scalars go past the bounds of the edit script.

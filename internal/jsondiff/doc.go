@@ -60,6 +60,6 @@
 //     whichever way it is read.
 //   - A patch holds no white space outside strings and no control character, so it is
 //     always a single line.
-//   - No input makes it panic. Where [Differ.Worth] sets limits, time grows with the
-//     length of the texts, whatever they are.
+//   - No input makes it panic. Where [Differ.Worth] sets limits, no more than some ten
+//     times the texts are read, whatever they are.
 package jsondiff
