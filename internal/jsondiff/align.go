@@ -38,7 +38,7 @@ func (d *differ) align(olds, news []item) []pair {
 // key returns the member that tells the items of the array at hand apart.
 func (d *differ) key() string {
 	for _, k := range d.Keys {
-		if string(newPointer(k.Pointer)) == string(d.path) {
+		if Match(string(newPointer(k.Pointer)), string(d.path)) {
 			return k.Member
 		}
 	}

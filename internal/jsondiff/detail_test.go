@@ -405,9 +405,12 @@ func TestKeysAreForTheirArrays(t *testing.T) {
 		{byCode, `x\"`, "id", []Key{{`/x"`, "code"}}},
 		{byCode, `\u0000`, "id", []Key{{"/\x00", "code"}}},
 		{byCode, `~\/`, "id", []Key{{"/~0~1", "code"}}},
+		{byCode, "x", "id", []Key{{"/*", "code"}, {"/x", "ID"}}},
+		{byCode, `x":{"*":{"y`, "id", []Key{{"/x/y", "id"}, {"/x/*/*", "code"}, {"/x/*/y", "id"}}},
+		{byID, `x":{"*":{"y`, "id", []Key{{"/*/*", "code"}, {"/x/*/*/*", "code"}, {"/x/*/z", "code"}}},
 	} {
 		in := func(list string) string {
-			return `{"` + c.member + `":` + strings.ReplaceAll(list, "ID", c.id) + `}`
+			return `{"` + c.member + `":` + strings.ReplaceAll(list, "ID", c.id) + strings.Repeat("}", 1+strings.Count(c.member, "{"))
 		}
 		if p := unlimited(t, in(old), in(c.new), c.keys...); !bytes.HasPrefix(p.Bytes(), []byte(`[{"op":"remove",`)) || p.Len() != 5 {
 			t.Errorf("%q, %q, %v: %s", c.member, c.id, c.keys, p.Bytes())

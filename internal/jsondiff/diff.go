@@ -5,8 +5,8 @@ import "bytes"
 // A Differ compares documents. The zero value is ready to use, by any number of
 // goroutines.
 type Differ struct {
-	// Keys tell the items of arrays apart. For arrays that none is given for,
-	// [DefaultKey] is tried.
+	// Keys tell the items of arrays apart; the first one that is for an array counts.
+	// For arrays that none is given for, [DefaultKey] is tried.
 	Keys []Key
 
 	// Worth, if any, says whether a patch of so many operations and bytes costs less
@@ -20,7 +20,7 @@ type Differ struct {
 
 // Key names the member that tells the items of an array apart.
 type Key struct {
-	Pointer string // where the array is (RFC 6901), "" for the root
+	Pointer string // where the array is, as a pattern (see [Match]), "" for the root
 	Member  string
 }
 

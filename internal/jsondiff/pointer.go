@@ -56,15 +56,58 @@ var pointerForm = regexp.MustCompile(`^(/([^~/]|~[01])*)*$`)
 // ValidPointer reports whether s is a JSON Pointer.
 func ValidPointer(s string) bool { return pointerForm.MatchString(s) }
 
+// tokens returns the reference tokens of s, a [ValidPointer].
+func tokens(s string) []string {
+	if s == "" {
+		return nil
+	}
+	all := strings.Split(s[1:], "/")
+	for i, token := range all {
+		all[i] = strings.ReplaceAll(strings.ReplaceAll(token, "~1", "/"), "~0", "~") // RFC 6901 §4
+	}
+	return all
+}
+
 // newPointer returns the pointer that s, a [ValidPointer], spells.
 func newPointer(s string) pointer {
 	var p pointer
-	if s == "" {
-		return p
-	}
-	for _, token := range strings.Split(s[1:], "/") {
-		token = strings.ReplaceAll(strings.ReplaceAll(token, "~1", "/"), "~0", "~") // RFC 6901 §4
+	for _, token := range tokens(s) {
 		p = p.name([]byte(token))
 	}
 	return p
+}
+
+// Match reports whether a pointer is one of those that pattern stands for: a pointer
+// itself, in which the token * stands for any.
+func Match(pattern, pointer string) bool {
+	above, below, ok := matchBeginning(pattern, pointer)
+	return ok && above == "" && below == ""
+}
+
+// Rebase returns what pattern stands for in the value that pointer leads to, as a
+// pattern for that value; ok is false where it stands for nothing in there. All of the
+// value is meant where the pattern leads to it, or, if outer, to a value around it.
+func Rebase(pattern, pointer string, outer bool) (rest string, ok bool) {
+	rest, below, ok := matchBeginning(pattern, pointer)
+	return rest, ok && (below == "" || outer)
+}
+
+// matchBeginning takes as many tokens off both as the shorter one has, and reports
+// whether these match.
+func matchBeginning(pattern, pointer string) (restOfPattern, restOfPointer string, ok bool) {
+	for pattern != "" && pointer != "" {
+		var a, b string
+		a, pattern = cutToken(pattern)
+		if b, pointer = cutToken(pointer); a != b && a != "*" {
+			return "", "", false
+		}
+	}
+	return pattern, pointer, true
+}
+
+func cutToken(pointer string) (token, rest string) {
+	if i := strings.IndexByte(pointer[1:], '/'); i >= 0 {
+		return pointer[1 : 1+i], pointer[1+i:]
+	}
+	return pointer[1:], ""
 }

@@ -163,3 +163,81 @@ func Merge(doc, patch any) any {
 	}
 	return out
 }
+
+// Find returns the value in v that pointer leads to. An item of an array may also be
+// named by a member, as in [id=42]: it is the first whose member is that number or
+// string.
+func Find(v any, pointer string) (found any, ok bool) {
+	path, err := split(pointer)
+	if err != nil {
+		return nil, false
+	}
+	for _, name := range path {
+		switch in := v.(type) {
+		case map[string]any:
+			if v, ok = in[name]; !ok {
+				return nil, false
+			}
+		case []any:
+			i := slices.IndexFunc(in, func(item any) bool {
+				members, _ := item.(map[string]any)
+				for member, value := range members {
+					if name == fmt.Sprintf("[%s=%v]", member, value) {
+						return true
+					}
+				}
+				return false
+			})
+			if n, err := strconv.Atoi(name); err == nil && n >= 0 && n < len(in) && strconv.Itoa(n) == name {
+				i = n
+			}
+			if i < 0 {
+				return nil, false
+			}
+			v = in[i]
+		default:
+			return nil, false
+		}
+	}
+	return v, true
+}
+
+// Without returns v without the members and items at pointers that look like one of
+// the patterns, in which * stands for any token.
+func Without(v any, patterns ...string) any {
+	var paths [][]string
+	for _, p := range patterns {
+		if path, err := split(p); err == nil {
+			paths = append(paths, path)
+		}
+	}
+	return without(v, nil, paths)
+}
+
+func without(v any, at []string, patterns [][]string) any {
+	drops := func(name string) bool {
+		here := append(slices.Clone(at), name)
+		return slices.ContainsFunc(patterns, func(pattern []string) bool {
+			return slices.EqualFunc(pattern, here, func(token, name string) bool { return token == "*" || token == name })
+		})
+	}
+	switch in := v.(type) {
+	case map[string]any:
+		out := make(map[string]any)
+		for name, child := range in {
+			if !drops(name) {
+				out[name] = without(child, append(slices.Clone(at), name), patterns)
+			}
+		}
+		return out
+	case []any:
+		out := []any{}
+		for i, child := range in {
+			if !drops(strconv.Itoa(i)) {
+				out = append(out, without(child, append(slices.Clone(at), strconv.Itoa(i)), patterns))
+			}
+		}
+		return out
+	}
+	return v
+}
