@@ -23,11 +23,14 @@ func init() {
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	poll_sse [<matcher>] {
-//		interval        <duration>              # 2s
+//		interval        <duration> [<max>]      # 2s
 //		timeout         <duration>              # 10s, one poll
 //		linger          <duration>              # 30s
-//		format          patch|full              # patch
+//		format          patch|full|merge        # patch
 //		event           <name>                  # unnamed
+//		select          <pointer>               # whole document; RFC 6901
+//		selectable      <pattern...>            # what clients may ask for with sse_select; none
+//		ignore          <pointer...>            # volatile members, `*` matches any member or index
 //		key             <pointer> <member>      # identity of an array's items; default: `id` where every item has a unique one
 //		query           <name...>|*|none        # which query parameters are forwarded; *
 //		forward_header  <name...>
@@ -38,6 +41,7 @@ func init() {
 //		max_age         <duration>|off          # 1h
 //		max_pollers     <n>                     # 1000
 //		max_streams     <n>                     # 100000
+//		max_views       <n>                     # 32, per resource
 //		max_body        <size>                  # 16MiB
 //	}
 //
@@ -77,7 +81,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) error {
 	switch name {
 	case "interval":
-		return duration(d, &h.Interval)
+		return durations(d, &h.Interval, &h.MaxInterval)
 	case "timeout":
 		return duration(d, &h.Timeout)
 	case "linger":
@@ -86,6 +90,15 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 		return word(d, &h.Format)
 	case "event":
 		return word(d, &h.Event)
+	case "select":
+		if !d.NextArg() { // "" is one
+			return d.ArgErr()
+		}
+		h.Select = d.Val()
+	case "selectable":
+		return words(d, &h.Selectable)
+	case "ignore":
+		return words(d, &h.Ignore)
 	case "key":
 		var k arrayKey
 		if !d.Args(&k.Pointer, &k.Member) {
@@ -93,15 +106,9 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 		}
 		h.Key = append(h.Key, k)
 	case "query":
-		h.Query = d.RemainingArgs()
-		if len(h.Query) == 0 {
-			return d.ArgErr()
-		}
+		return words(d, &h.Query)
 	case "forward_header":
-		h.ForwardHeader = d.RemainingArgs()
-		if len(h.ForwardHeader) == 0 {
-			return d.ArgErr()
-		}
+		return words(d, &h.ForwardHeader)
 	case "history":
 		if err := count(d, &h.History.Events); err != nil {
 			return err
@@ -112,12 +119,7 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 	case "heartbeat":
 		return duration(d, &h.Heartbeat)
 	case "retry":
-		if err := duration(d, &h.Retry.Min); err != nil {
-			return err
-		}
-		if d.CountRemainingArgs() > 0 {
-			return duration(d, &h.Retry.Max)
-		}
+		return durations(d, &h.Retry.Min, &h.Retry.Max)
 	case "drain":
 		return duration(d, &h.Drain)
 	case "max_age":
@@ -133,6 +135,8 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 		return count(d, &h.MaxPollers)
 	case "max_streams":
 		return count(d, &h.MaxStreams)
+	case "max_views":
+		return count(d, &h.MaxViews)
 	case "max_body":
 		return size(d, &h.MaxBody)
 	default:
@@ -150,6 +154,22 @@ func word(d *caddyfile.Dispenser, field *string) error {
 	}
 	*field = d.Val()
 	return nil
+}
+
+func words(d *caddyfile.Dispenser, field *[]string) error {
+	*field = d.RemainingArgs()
+	if len(*field) == 0 {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// durations reads a second one where there is one.
+func durations(d *caddyfile.Dispenser, first, second *caddy.Duration) error {
+	if err := duration(d, first); err != nil || d.CountRemainingArgs() == 0 {
+		return err
+	}
+	return duration(d, second)
 }
 
 func duration(d *caddyfile.Dispenser, field *caddy.Duration) error {

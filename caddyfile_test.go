@@ -117,10 +117,11 @@ func TestSyntaxBlockSaysTheDefaults(t *testing.T) {
 	h.setDefaults()
 	text := `localhost
 	poll_sse {
-		interval 2s
+		interval 2s 2s
 		timeout 10s
 		linger 30s
 		format patch
+		select ""
 		query *
 		history 1000 8MiB
 		heartbeat 15s
@@ -129,6 +130,7 @@ func TestSyntaxBlockSaysTheDefaults(t *testing.T) {
 		max_age 1h
 		max_pollers 1000
 		max_streams 100000
+		max_views 32
 		max_body 16MiB
 	}`
 	handlers, err := handlersOf(text)

@@ -76,6 +76,12 @@ func applied(t *testing.T, before, after string) []byte {
 	return patch
 }
 
+// usual compares as for clients that wish nothing special.
+func usual() *jsondiff.Differ {
+	d := new(Handler).differ(wish{format: formatPatch})
+	return &d
+}
+
 func TestWholeWhereThatIsLess(t *testing.T) {
 	list := func(n, changed int) string {
 		items := make([]string, n)
@@ -96,7 +102,7 @@ func TestWholeWhereThatIsLess(t *testing.T) {
 		{"more than half", list(100, 0), list(100, 64), true, false},
 		{"tiny", `{"n":1}`, `{"n":2}`, true, false},
 	} {
-		document, patch, changed, err := diff(parse(t, c.old), []byte(c.new), nil)
+		document, patch, changed, err := diff(usual(), parse(t, c.old), []byte(c.new))
 		if err != nil || string(document.Bytes()) != strings.TrimSpace(c.new) {
 			t.Errorf("%s: document %.100s, %v", c.name, document.Bytes(), err)
 		}
@@ -130,20 +136,71 @@ func TestDiffUsesKeys(t *testing.T) {
 	}
 	old := "[" + item(1, 1, 0) + "," + item(2, 2, 0) + "," + item(3, 3, 0) + "]"
 	new := "[" + item(8, 2, 1) + "," + item(9, 3, 1) + "]"
-	_, patch, changed, err := diff(parse(t, old), []byte(new), []jsondiff.Key{{Pointer: "", Member: "code"}})
+	d := (&Handler{Key: []arrayKey{{Pointer: "/*/items", Member: "code"}}}).differ(wish{pointer: "/a/items"})
+	_, patch, changed, err := diff(&d, parse(t, old), []byte(new))
 	if err != nil || !changed || !strings.HasPrefix(string(patch), `[{"op":"remove","path":"/0"},`) {
 		t.Errorf("%s, %v, %v", patch, changed, err)
 	}
 }
 
 func TestDiffOfNoDocument(t *testing.T) {
-	document, patch, changed, err := diff(nil, []byte(" [1] "), nil)
+	document, patch, changed, err := diff(usual(), nil, []byte(" [1] "))
 	if err != nil || patch != nil || !changed || string(document.Bytes()) != "[1]" {
 		t.Errorf("%s, %s, %v, %v", document.Bytes(), patch, changed, err)
 	}
 	for _, old := range []*jsondiff.Document{nil, parse(t, "[1]")} {
-		if document, patch, changed, err := diff(old, []byte("[1"), nil); err == nil || document != nil || patch != nil || changed {
+		if document, patch, changed, err := diff(usual(), old, []byte("[1")); err == nil || document != nil || patch != nil || changed {
 			t.Errorf("%v, %s, %v, %v", document, patch, changed, err)
+		}
+	}
+}
+
+// A merge patch is sent only where it says the same and is smaller than the document.
+func TestMergePatches(t *testing.T) {
+	d := new(Handler).differ(wish{format: formatMerge})
+	many := func(n, v int) string { // of which so many members are v
+		members := make([]string, 100)
+		for i := range members {
+			members[i] = fmt.Sprintf(`"m%02d":%d`, i, 1000)
+			if i < n {
+				members[i] = fmt.Sprintf(`"m%02d":%d`, i, v)
+			}
+		}
+		return "{" + strings.Join(members, ",") + "}"
+	}
+	for _, c := range []struct{ name, old, new, want string }{
+		{"a member", `{"a":1,"b":2,"c":"filler"}`, `{"a":1,"b":3,"c":"filler"}`, `{"b":3}`},
+		{"removed, added and inside", `{"a":1,"b":{"c":1,"d":2},"f":"filler filler"}`, `{"b":{"c":1,"d":3},"e":4,"f":"filler filler"}`, `{"b":{"d":3},"a":null,"e":4}`},
+		{"an array", `{"a":[1,2],"c":"filler"}`, `{"a":[1,2,null],"c":"filler"}`, `{"a":[1,2,null]}`},
+		{"null is added", `{"a":1,"c":"filler filler"}`, `{"a":1,"b":null,"c":"filler filler"}`, ""},
+		{"null inside what is added", `{"a":1,"c":"filler filler"}`, `{"a":{"x":{"y":null}},"c":"filler filler"}`, ""},
+		{"null stays", `{"a":1,"b":null,"c":"filler"}`, `{"a":2,"b":null,"c":"filler"}`, `{"a":2}`},
+		{"the root is an array", `[1,2,3,4,5,6,7,8,9]`, `[1,2,3,4,5,6,7,8,0]`, ""},
+		{"the root becomes an object", `null`, `{"a":1}`, ""},
+		{"as large as the document", `{"a":1}`, `{"a":2}`, ""},
+		{"almost all members", many(0, 1), many(99, 1), many(99, 1)[:len(many(99, 1))-len(`,"m99":1000}`)] + "}"},
+		{"all members", many(0, 1), many(100, 1), ""},
+		{"all members become null", many(0, 1), `{}`, ""},
+	} {
+		document, patch, changed, err := diff(&d, parse(t, c.old), []byte(c.new))
+		if err != nil || !changed || string(document.Bytes()) != c.new {
+			t.Fatalf("%s: %s, changed %v, %v", c.name, document.Bytes(), changed, err)
+		}
+		if patch == nil != (c.want == "") {
+			t.Errorf("%s: %s, want %s", c.name, patch, c.want)
+			continue
+		}
+		if patch == nil {
+			continue
+		}
+		values := make([]any, 4)
+		for i, text := range []string{c.old, c.new, string(patch), c.want} {
+			if values[i], err = oracle.Value([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !reflect.DeepEqual(oracle.Merge(values[0], values[2]), values[1]) || !reflect.DeepEqual(values[2], values[3]) {
+			t.Errorf("%s: %s, want %s", c.name, patch, c.want)
 		}
 	}
 }

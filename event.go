@@ -76,6 +76,19 @@ const maxLine = 64 << 10
 // it is not empty, and the id. Data comes first and the id last, because many
 // clients store the id when they read its line, not when they dispatch the event.
 func appendEvent(b []byte, eventType string, data []byte, id eventID) []byte {
+	b = appendData(b, eventType, data)
+	b = append(b, "id: "...)
+	b = append(b, id.String()...)
+	return append(b, '\n', '\n')
+}
+
+// appendNotice appends an event without an id, which leaves the client's last event id
+// as it is (WHATWG HTML §9.2.6).
+func appendNotice(b []byte, eventType string, data []byte) []byte {
+	return append(appendData(b, eventType, data), '\n')
+}
+
+func appendData(b []byte, eventType string, data []byte) []byte {
 	for len(data) > 0 {
 		n := lineLen(data)
 		b = append(b, "data: "...)
@@ -88,9 +101,7 @@ func appendEvent(b []byte, eventType string, data []byte, id eventID) []byte {
 		b = append(b, eventType...)
 		b = append(b, '\n')
 	}
-	b = append(b, "id: "...)
-	b = append(b, id.String()...)
-	return append(b, '\n', '\n')
+	return b
 }
 
 // lineLen returns how much of data, compact JSON cut before or between tokens,
@@ -119,9 +130,20 @@ func lineLen(data []byte) int {
 	return len(data)
 }
 
+// Event types that have a meaning of their own.
+const (
+	eventSnapshot = "snapshot" // a whole document among merge patches
+	eventStatus   = "status"   // see [upstreamStatus]
+	eventPing     = "ping"     // a heartbeat that clients see
+)
+
 // heartbeat is a comment. It is a single line without a blank one after it: a
 // block without data reaches several clients as an empty event.
 const heartbeat = ":\n"
+
+// padding is a comment for clients that see nothing of a response before 2 KB of it
+// have come.
+var padding = ":" + strings.Repeat(" ", 2<<10) + "\n"
 
 // appendPreamble appends what a stream begins with: a comment, so that the client
 // sees its first byte, and the time after which it shall reconnect.
@@ -152,7 +174,7 @@ func appendResynchronisation(b []byte, lastEventID string, retry time.Duration) 
 }
 
 // reservedEventTypes are the names that EventSource or this module give a meaning.
-var reservedEventTypes = []string{"open", "error", "message", "snapshot", "status", "ping"}
+var reservedEventTypes = []string{"open", "error", "message", eventSnapshot, eventStatus, eventPing}
 
 // validEventType reports whether name can be the type of an event: it has to fit
 // on its line and keep out of the way of other types.

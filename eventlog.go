@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// eventLog remembers what was sent of one document in one format: the head, which
+// eventLog remembers what was sent of one document in one view: the head, which
 // is the newest version, and a bounded history of the events that led to it. All
 // streams of a view read from its log, each with a cursor of its own, and nothing
 // is kept for any of them.
@@ -18,14 +18,14 @@ type eventLog struct {
 	eventLogConfig
 	epoch uint64
 
-	mu              sync.Mutex    // guards all below
-	versions        []version     // oldest first; the head is last; empty before the first document
-	snapshot        func() []byte // the event that leads to the head from anywhere
-	snapshotAtLeast int           // what the snapshot measures, or less
-	bytes           int           // of the events in versions[1:]
-	confirmed       uint64        // the newest generation that polled the head itself
-	floor           uint64        // versions below it were polled by older generations only
-	changed         chan struct{} // closed when there may be something new
+	mu        sync.Mutex    // guards all below
+	versions  []version     // oldest first; the head is last; empty before the first document
+	document  []byte        // of the head
+	snapshot  func() []byte // the event that leads to the head from anywhere
+	bytes     int           // of the events in versions[1:]
+	confirmed uint64        // the newest generation that polled the head itself
+	floor     uint64        // versions below it were polled by older generations only
+	changed   chan struct{} // closed when there may be something new
 }
 
 // version is one state of the document, and the event that leads to it from the
@@ -38,10 +38,11 @@ type version struct {
 
 // eventLogConfig says how a log writes its events and how many it keeps.
 type eventLogConfig struct {
-	eventType string                       // "" for unnamed messages
-	whole     func(document []byte) []byte // the data of an event that says the whole document
-	maxEvents int
-	maxBytes  int
+	eventType    string                       // "" for unnamed messages
+	snapshotType string                       // the same for events that say the whole document
+	whole        func(document []byte) []byte // their data; nil where that is the document itself
+	maxEvents    int
+	maxBytes     int
 }
 
 // newEventLog returns an empty log with an epoch of its own.
@@ -61,7 +62,11 @@ func newEventLog(c eventLogConfig) *eventLog {
 func (l *eventLog) append(document, patch []byte, generation uint64) {
 	id := eventID{epoch: l.epoch, seq: l.nextSeq(), digest: digestOf(document)}
 	snapshot := sync.OnceValue(func() []byte {
-		return appendEvent(nil, l.eventType, l.whole(document), id)
+		data := document
+		if l.whole != nil {
+			data = l.whole(document)
+		}
+		return appendEvent(nil, l.snapshotType, data, id)
 	})
 	var event []byte
 	switch {
@@ -74,7 +79,7 @@ func (l *eventLog) append(document, patch []byte, generation uint64) {
 
 	l.mu.Lock()
 	l.versions = append(l.versions, version{id, generation, event})
-	l.snapshot, l.snapshotAtLeast = snapshot, len(document)
+	l.document, l.snapshot = document, snapshot
 	l.bytes += len(event)
 	for len(l.versions)-1 > l.maxEvents || l.bytes > l.maxBytes {
 		l.versions = l.versions[1:]
@@ -156,7 +161,7 @@ func (l *eventLog) after(cursor eventID, generation uint64) batch {
 		}
 		b.cursor, b.how = l.versions[visible-1].id, how
 	}
-	head, snapshot, snapshotAtLeast := l.headLocked(), l.snapshot, l.snapshotAtLeast
+	head, snapshot, snapshotAtLeast := l.headLocked(), l.snapshot, len(l.document)
 	l.mu.Unlock()
 
 	if head.generation > generation {
@@ -169,6 +174,24 @@ func (l *eventLog) after(cursor eventID, generation uint64) batch {
 		b.events, b.cursor, b.how = [][]byte{snapshot()}, head.id, resumedSmaller
 	}
 	return b
+}
+
+// newest returns the document and the id of the head, and what is closed when it may be
+// another. The document is nil where generation may not see it yet. The client has it
+// if one of the ids that it knows leads there without an event.
+func (l *eventLog) newest(known []eventID, generation uint64) (document []byte, id eventID, has bool, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	visible := l.visibleLocked(generation)
+	if visible == 0 || visible < len(l.versions) {
+		return nil, eventID{}, false, l.changed
+	}
+	for _, id := range known {
+		if at, _ := l.findLocked(id, visible); at == visible-1 {
+			has = true
+		}
+	}
+	return l.document, l.headLocked().id, has, l.changed
 }
 
 // visibleLocked returns how many versions a stream of that generation may see.

@@ -26,6 +26,10 @@ var (
 		Namespace: "caddy", Subsystem: "poll_sse", Name: "stream_ends_total",
 		Help: "Streams that have ended, by reason: client_left, age, write_failed, withdrawn, or exit.",
 	}, []string{"reason"})
+	longPollsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Namespace: "caddy", Subsystem: "poll_sse", Name: "long_polls_total",
+		Help: "Long-polls answered, by status: 200 with a document, or 304 where there was no other.",
+	}, []string{"status"})
 	refusalsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Namespace: "caddy", Subsystem: "poll_sse", Name: "refusals_total",
 		Help: "Clients told to come back later, by the limit that kept them out.",
@@ -33,7 +37,7 @@ var (
 )
 
 func registerMetrics(ctx caddy.Context) error {
-	for _, c := range []prometheus.Collector{streamsOpen, streamEndsTotal, pollsTotal, resumesTotal, refusalsTotal} {
+	for _, c := range []prometheus.Collector{streamsOpen, streamEndsTotal, longPollsTotal, pollsTotal, resumesTotal, refusalsTotal} {
 		err := ctx.GetMetricsRegistry().Register(c)
 		var again prometheus.AlreadyRegisteredError // by another handler of this configuration
 		if err != nil && !errors.As(err, &again) {

@@ -60,6 +60,13 @@ type Handler struct {
 	// lengthen it, up to 30s or the interval itself. Default: 2s.
 	Interval caddy.Duration `json:"interval,omitempty"`
 
+	// Up to which time the interval grows while nothing changes. Then polls follow
+	// the upstream's own freshness (Cache-Control: max-age), within both bounds, and
+	// where it says nothing, each poll without an event lengthens the interval by
+	// half, and one with an event makes it the shortest again. Default: the interval,
+	// so that it does not adapt.
+	MaxInterval caddy.Duration `json:"max_interval,omitempty"`
+
 	// How long one poll may take. Default: 10s.
 	Timeout caddy.Duration `json:"timeout,omitempty"`
 
@@ -67,8 +74,9 @@ type Handler struct {
 	// left. Default: 30s.
 	Linger caddy.Duration `json:"linger,omitempty"`
 
-	// What events are: "patch" for JSON Patches, or "full" for whole documents, of
-	// which only the newest is sent. Clients may choose with the query parameter
+	// What events are: "patch" for JSON Patches, "merge" for JSON Merge Patches among
+	// events of the type snapshot with whole documents, or "full" for whole documents,
+	// of which only the newest is sent. Clients may choose with the query parameter
 	// sse_format. Default: patch.
 	Format string `json:"format,omitempty"`
 
@@ -76,6 +84,21 @@ type Handler struct {
 	// error, message, snapshot, status and ping. Default: none, so that they reach
 	// onmessage.
 	Event string `json:"event,omitempty"`
+
+	// The part of the document that is sent, as if it were all: a JSON Pointer (RFC
+	// 6901), in which an item of an array may also be named by a member, as in
+	// /stations/[id=42]. What it does not lead to is null until it does. Like those of
+	// all other options, it is a pointer into the upstream's document. Default: "",
+	// the whole document.
+	Select string `json:"select,omitempty"`
+
+	// What else clients may ask for with the query parameter sse_select: patterns,
+	// which are pointers in which * stands for any member or item. Default: none.
+	Selectable []string `json:"selectable,omitempty"`
+
+	// Patterns for what changes all the time, such as the time of a response. A change
+	// of nothing else makes no event, but is part of the next one. Default: none.
+	Ignore []string `json:"ignore,omitempty"`
 
 	// What tells the items of an array apart. Default: the member id, where every
 	// item of the array has one and no two have the same.
@@ -118,6 +141,12 @@ type Handler struct {
 	// How many streams may be open at a time. Default: 100000.
 	MaxStreams int `json:"max_streams,omitempty"`
 
+	// How many different wishes (sse_format, sse_select) clients may have of one
+	// document at a time. A wish is kept as long as linger after its last client, but
+	// gives way to others. Clients with one too many are told to come back later.
+	// Default: 32.
+	MaxViews int `json:"max_views,omitempty"`
+
 	// The size in bytes that a document may have; a larger one is not good, and the
 	// last good one is kept. Default: 16 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
@@ -138,7 +167,8 @@ type Handler struct {
 
 // arrayKey names the member that tells the items of an array apart.
 type arrayKey struct {
-	// Where the array is: a JSON Pointer (RFC 6901), "" for the document itself.
+	// Where the array is: a JSON Pointer (RFC 6901), "" for the document itself, in
+	// which * stands for any member or item. The first key that fits an array counts.
 	Pointer string `json:"pointer"`
 
 	// The name of the member.
@@ -185,7 +215,7 @@ type ordinalKey struct {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.draining, h.exiting = make(chan struct{}), make(chan struct{})
-	h.refusedAt = map[limit]*atomic.Int64{limitPollers: new(atomic.Int64), limitStreams: new(atomic.Int64)}
+	h.refusedAt = map[limit]*atomic.Int64{limitPollers: new(atomic.Int64), limitStreams: new(atomic.Int64), limitViews: new(atomic.Int64)}
 	h.open = &openStreams{responses: make(map[*response]struct{})}
 	h.beginDrain = sync.OnceFunc(func() { close(h.draining) })
 	h.beginExit = sync.OnceFunc(func() { close(h.exiting) })
@@ -262,12 +292,14 @@ func (h *Handler) Cleanup() error {
 	return err
 }
 
-// ServeHTTP serves a stream, or passes the request on.
+// ServeHTTP serves a stream, answers a long-poll, or passes the request on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if !wantsStream(r) {
-		return pass(w, r, next)
+	wait, waits := preferredWait(r)
+	streams := wantsStream(r)
+	if !streams && !waits {
+		return h.pass(w, r, next)
 	}
-	format, err := h.format(r)
+	wish, notices, err := h.wish(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return nil
@@ -280,21 +312,29 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	pool := pooled.(*resourcePool)
 	src := &source{h, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)}
 	t := h.newTarget(r)
-	id := lastEventID(r)
 	began := time.Now()
+	resuming := streams && lastEventID(r) != "" || !streams && len(knownIDs(r)) > 0
 	for !h.isDraining() {
 		res, over := pool.join(h, t)
 		if over != "" {
 			return h.refuse(w, r, over)
 		}
 		res.follow(src)
-		switch res.firstPoll(r.Context(), h, id != "") {
+		switch res.firstPoll(r.Context(), h, resuming) {
 		case verdictServe:
 			defer pool.leave(h, res)
-			return h.serveStream(w, r, res, format, id, began)
+			v := res.watch(h, wish)
+			if v == nil {
+				return h.refuse(w, r, limitViews)
+			}
+			defer res.unwatch(h, v)
+			if !streams {
+				return h.serveLongPoll(w, r, next, res, v, wait)
+			}
+			return h.serveStream(w, r, res, v, notices, began)
 		case verdictPass:
 			pool.leave(h, res)
-			return pass(w, r, next)
+			return h.pass(w, r, next)
 		case verdictGone:
 			pool.leave(h, res)
 			return nil
@@ -308,25 +348,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
 }
 
-// pass lets the next handler answer r. What it answers to a GET depends on whether a
-// stream was asked for, which caches have to know (RFC 9110 §12.5.5).
-func pass(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if r.Method == http.MethodGet {
-		w.Header().Add("Vary", "Accept")
-	}
-	return next.ServeHTTP(w, r)
-}
-
-// serveStream answers r with the events of a resource.
-func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resource, format, id string, began time.Time) error {
+// serveStream answers r with the events of a view.
+func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resource, v *view, notices bool, began time.Time) error {
 	streamsOpen.Inc()
 	defer streamsOpen.Dec()
-	cursor, _ := parseEventID(id)
+	cursor, _ := parseEventID(lastEventID(r))
 	s := stream{
 		handler:  h,
 		resource: res,
-		log:      res.view(format),
+		log:      v.log,
 		cursor:   cursor,
+		notices:  notices,
 		response: newResponse(w),
 		ends:     began.Add(h.lifetime()),
 	}
@@ -350,30 +382,9 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, over limit) err
 	return turnAway(w, r, between(caddy.Duration(15*time.Second), caddy.Duration(60*time.Second)))
 }
 
-// Formats of events.
-const (
-	formatPatch = "patch"
-	formatFull  = "full"
-)
-
-// eventLogs returns how the log of each format is kept.
-func (h *Handler) eventLogs() map[string]eventLogConfig {
-	return map[string]eventLogConfig{
-		formatPatch: {
-			eventType: h.Event,
-			whole:     jsondiff.Whole,
-			maxEvents: h.History.Events,
-			maxBytes:  int(h.History.Size),
-		},
-		formatFull: { // only the newest document is ever sent
-			eventType: h.Event,
-			whole:     func(document []byte) []byte { return document },
-		},
-	}
-}
-
 func (h *Handler) setDefaults() {
 	setDefault(&h.Interval, caddy.Duration(2*time.Second))
+	setDefault(&h.MaxInterval, h.Interval)
 	setDefault(&h.Timeout, caddy.Duration(10*time.Second))
 	setDefault(&h.Linger, caddy.Duration(30*time.Second))
 	setDefault(&h.Format, formatPatch)
@@ -389,6 +400,7 @@ func (h *Handler) setDefaults() {
 	setDefault(&h.MaxAge, caddy.Duration(time.Hour))
 	setDefault(&h.MaxPollers, 1000)
 	setDefault(&h.MaxStreams, 100_000)
+	setDefault(&h.MaxViews, 32)
 	setDefault(&h.MaxBody, 16<<20)
 	if len(h.Query) == 0 {
 		h.Query = []string{"*"}
@@ -430,6 +442,7 @@ func (h *Handler) check() error {
 		{"history size", h.History.Size},
 		{"max_pollers", int64(h.MaxPollers)},
 		{"max_streams", int64(h.MaxStreams)},
+		{"max_views", int64(h.MaxViews)},
 		{"max_body", h.MaxBody},
 	} {
 		if n.value < 1 {
@@ -437,14 +450,21 @@ func (h *Handler) check() error {
 		}
 	}
 	switch {
-	case h.Format != formatPatch && h.Format != formatFull:
-		return fmt.Errorf("format must be patch or full, not %q", h.Format)
+	case h.MaxInterval < h.Interval:
+		return errors.New("interval must not have a maximum below its minimum")
+	case !validFormat(h.Format):
+		return fmt.Errorf("format must be patch, full or merge, not %q", h.Format)
 	case h.Event != "" && !validEventType(h.Event):
 		return fmt.Errorf("event cannot be %q: reserved, or not a single line", h.Event)
 	case h.Retry.Max < h.Retry.Min:
 		return errors.New("retry must not have a maximum below its minimum")
 	case len(h.Query) > 1 && (slices.Contains(h.Query, "*") || slices.Contains(h.Query, "none")):
 		return errors.New("query takes * or none alone, or names")
+	}
+	for _, p := range slices.Concat([]string{h.Select}, h.Selectable, h.Ignore) {
+		if !jsondiff.ValidPointer(p) {
+			return fmt.Errorf("%q is not a JSON Pointer (RFC 6901)", p)
+		}
 	}
 	for i, k := range h.Key {
 		if !jsondiff.ValidPointer(k.Pointer) {

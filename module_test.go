@@ -145,10 +145,13 @@ func (c *client) ended() bool {
 
 // get asks h for a stream of path, with headers in pairs.
 func (s *site) get(h *Handler, path string, header ...string) *client {
+	return s.request(h, http.MethodGet, path, append([]string{"Accept", "text/event-stream"}, header...)...)
+}
+
+func (s *site) request(h *Handler, method, path string, header ...string) *client {
 	ctx, leave := context.WithCancel(context.Background())
 	c := &client{header: make(http.Header), leave: leave, done: make(chan struct{})}
-	r := httptest.NewRequestWithContext(ctx, http.MethodGet, path, http.NoBody)
-	r.Header.Set("Accept", "text/event-stream")
+	r := httptest.NewRequestWithContext(ctx, method, path, http.NoBody)
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -616,23 +619,30 @@ func TestAlikeHandlersDoNotShare(t *testing.T) {
 
 func TestConfigurationIsChecked(t *testing.T) {
 	for text, want := range map[string]string{
-		`{"interval":-1}`:                                 "interval must be at least 1ms",
-		`{"interval":"1us"}`:                              "interval must be at least 1ms",
-		`{"history":{"events":-1}}`:                       "history events must be positive",
-		`{"max_body":-5}`:                                 "max_body must be positive",
-		`{"format":"merge"}`:                              "format must be patch or full",
-		`{"event":"open"}`:                                "event cannot be",
-		`{"retry":{"min":"5s","max":"1s"}}`:               "retry must not have a maximum below",
-		`{"retry":{"max":"1ms"}}`:                         "retry must not have a maximum below",
-		`{"query":["*","a"]}`:                             "query takes * or none alone",
-		`{"key":[{"pointer":"a","member":"b"}]}`:          "not a JSON Pointer",
-		`{"key":[{"pointer":"/~","member":"b"}]}`:         "not a JSON Pointer",
-		`{"forward_header":["Range"]}`:                    "cannot forward",
-		`{"forward_header":["if-none-match"]}`:            "cannot forward",
-		`{"forward_header":["a b"]}`:                      "cannot forward",
-		`{"forward_header":["Cookie","cookie"]}`:          "names Cookie twice",
-		`{"retry":{"min":"10s"}}`:                         "",
-		`{"max_age":-1,"query":["none"],"event":"price"}`: "",
+		`{"interval":-1}`:                         "interval must be at least 1ms",
+		`{"interval":"1us"}`:                      "interval must be at least 1ms",
+		`{"history":{"events":-1}}`:               "history events must be positive",
+		`{"max_body":-5}`:                         "max_body must be positive",
+		`{"format":"json"}`:                       "format must be patch, full or merge",
+		`{"max_interval":"1s"}`:                   "interval must not have a maximum below",
+		`{"max_views":-1}`:                        "max_views must be positive",
+		`{"select":"a"}`:                          "not a JSON Pointer",
+		`{"selectable":["/a","b"]}`:               "not a JSON Pointer",
+		`{"ignore":["/~2"]}`:                      "not a JSON Pointer",
+		`{"event":"open"}`:                        "event cannot be",
+		`{"retry":{"min":"5s","max":"1s"}}`:       "retry must not have a maximum below",
+		`{"retry":{"max":"1ms"}}`:                 "retry must not have a maximum below",
+		`{"query":["*","a"]}`:                     "query takes * or none alone",
+		`{"key":[{"pointer":"a","member":"b"}]}`:  "not a JSON Pointer",
+		`{"key":[{"pointer":"/~","member":"b"}]}`: "not a JSON Pointer",
+		`{"forward_header":["Range"]}`:            "cannot forward",
+		`{"forward_header":["if-none-match"]}`:    "cannot forward",
+		`{"forward_header":["a b"]}`:              "cannot forward",
+		`{"forward_header":["Cookie","cookie"]}`:  "names Cookie twice",
+		`{"retry":{"min":"10s"}}`:                 "",
+		`{"interval":"1m"}`:                       "",
+		`{"select":"/a","selectable":["","/*"],"ignore":["/[id=1]/*"],"key":[{"pointer":"/*","member":"b"}]}`: "",
+		`{"max_age":-1,"query":["none"],"event":"price"}`:                                                     "",
 	} {
 		h := new(Handler)
 		if err := caddy.StrictUnmarshalJSON([]byte(text), h); err != nil {

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -28,15 +29,18 @@ type source struct {
 // poller asks for one document again and again. It knows when to ask, how to ask
 // and what counts as good. Only one goroutine may use it.
 type poller struct {
-	target   target
-	interval time.Duration
-	timeout  time.Duration
-	maxBody  int64
-	arrays   []jsondiff.Key
+	target      target
+	interval    time.Duration // at least
+	maxInterval time.Duration
+	timeout     time.Duration
+	maxBody     int64
+	differ      jsondiff.Differ
 
+	held       *jsondiff.Document // of the last good poll
 	validators validators
-	generation uint64 // whose source gave them
-	failures   int    // since the last good poll
+	generation uint64        // whose source gave them
+	failures   int           // since the last good poll
+	current    time.Duration // the interval as it has adapted
 }
 
 // validators make a request conditional (RFC 9110 §13.1).
@@ -45,13 +49,17 @@ type validators struct{ etag, lastModified string }
 // pollResult is what became of one poll.
 type pollResult struct {
 	kind       pollKind
-	status     int                // of the answer, 0 where there was none
-	cause      string             // one word, where the poll was not good
-	err        error              // more about the cause
-	document   *jsondiff.Document // of a good poll with a body
-	changed    bool               // the value of the document is new
-	patch      []byte             // that leads to it; nil stands for the whole
-	retryAfter time.Duration
+	status     int           // of the answer, 0 where there was none
+	cause      string        // one word, where the poll was not good
+	err        error         // more about the cause
+	retryAfter time.Duration // how long the upstream wants to be left alone
+	fresh      time.Duration // how long its answer stays good
+
+	document *jsondiff.Document // of a good poll with a body
+	before   *jsondiff.Document // what that was compared with, nil for nothing
+	changed  bool               // its value is another
+	patch    []byte             // that leads there; nil stands for the whole
+	news     bool               // clients were sent something
 }
 
 // pollKind classifies polls.
@@ -96,7 +104,7 @@ func (r pollResult) passes(resuming bool) bool {
 }
 
 // poll asks src once, and compares its answer with the document held, if any.
-func (p *poller) poll(ctx context.Context, src *source, held *jsondiff.Document) pollResult {
+func (p *poller) poll(ctx context.Context, src *source) pollResult {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	rec := &recorder{header: make(http.Header), limit: p.maxBody, abort: cancel}
@@ -105,19 +113,22 @@ func (p *poller) poll(ctx context.Context, src *source, held *jsondiff.Document)
 		return pollResult{kind: pollFailed, cause: "request", err: err}
 	}
 	if src.handler.generation != p.generation {
-		p.forget() // they were another source's
+		p.validators = validators{} // they were another source's
 	}
 	p.validators.apply(r.Header)
 	err = serve(src, rec, r)
-	result := p.judge(ctx, rec, err, held)
-	if result.kind == pollGood || result.kind == pollUnchanged {
-		p.validators, p.generation = newValidators(rec.sent), src.handler.generation
+	result := p.judge(ctx, rec, err)
+	if result.document != nil {
+		p.held, p.validators, p.generation = result.document, newValidators(rec.sent), src.handler.generation
+	}
+	if result.good() {
+		result.fresh = freshness(rec.sent)
 	}
 	return result
 }
 
-// forget makes the next poll unconditional.
-func (p *poller) forget() { p.validators = validators{} }
+// forget makes the next poll as if it were the first.
+func (p *poller) forget() { p.held, p.validators = nil, validators{} }
 
 // serve calls the rest of the route, and turns a panic into an error: in our
 // goroutine it would end the process.
@@ -136,7 +147,7 @@ func serve(src *source, w http.ResponseWriter, r *http.Request) (err error) {
 }
 
 // judge says what an answer is good for, and how it differs from the document held.
-func (p *poller) judge(ctx context.Context, rec *recorder, err error, held *jsondiff.Document) pollResult {
+func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult {
 	var handlerError caddyhttp.HandlerError
 	if errors.As(err, &handlerError) && rec.status == 0 {
 		rec.status = handlerError.StatusCode
@@ -167,11 +178,12 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error, held *json
 	case rec.encoded():
 		result.kind, result.cause = pollRejected, "encoded"
 	default:
-		result.document, result.patch, result.changed, result.err = diff(held, rec.body, p.arrays)
+		result.before = p.held
+		result.document, result.patch, result.changed, result.err = diff(&p.differ, p.held, rec.body)
 		switch {
 		case result.err != nil:
 			result.kind, result.cause = pollRejected, "invalid"
-		case result.document == held:
+		case result.document == p.held:
 			result.kind = pollUnchanged
 		default:
 			result.kind = pollGood
@@ -213,7 +225,12 @@ func (p *poller) next(start time.Time, result pollResult) (at, notBefore time.Ti
 	now := time.Now()
 	if result.good() {
 		p.failures = 0
-		return start.Add(jitter(p.interval)), now
+		p.adapt(result)
+		wait := jitter(p.current)
+		if p.interval < p.current && p.current <= result.fresh {
+			wait = p.current + rand.N(p.current/10) // before that the answer would be the same
+		}
+		return start.Add(wait), now
 	}
 	p.failures++
 	at = now.Add(p.backoff())
@@ -221,6 +238,20 @@ func (p *poller) next(start time.Time, result pollResult) (at, notBefore time.Ti
 		at = now.Add(confirmAfter)
 	}
 	return at, now.Add(result.retryAfter)
+}
+
+// adapt sets the interval after a good poll: as long as the answer stays good, where the
+// upstream says that, else the least after news, and half as long again without.
+func (p *poller) adapt(result pollResult) {
+	switch {
+	case result.fresh > 0:
+		p.current = result.fresh
+	case result.news:
+		p.current = p.interval
+	default:
+		p.current += p.current / 2
+	}
+	p.current = min(max(p.current, p.interval), p.maxInterval)
 }
 
 // backoff doubles with each failure, from twice the interval up to the larger of
@@ -262,6 +293,25 @@ func retryAfter(status int, header http.Header) time.Duration {
 		return 0
 	}
 	return min(max(wait, 1), maxRetryAfter)
+}
+
+// freshness returns how long an answer stays good from now on (RFC 9111 §4.2), 0 where
+// that is over or not said.
+func freshness(header http.Header) time.Duration {
+	maxAge := -1
+	for directive := range strings.SplitSeq(strings.Join(header["Cache-Control"], ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		switch strings.ToLower(name) {
+		case "no-cache", "no-store":
+			return 0
+		case "max-age":
+			if n, err := strconv.Atoi(strings.Trim(value, `"`)); err == nil && maxAge < 0 {
+				maxAge = n
+			}
+		}
+	}
+	age, _ := strconv.Atoi(header.Get("Age")) // a bad one is none
+	return time.Duration(min(max(maxAge-max(age, 0), 0), 1<<31)) * time.Second
 }
 
 // recorder is the ResponseWriter of a poll. It takes the body of a 200 up to a

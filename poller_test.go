@@ -5,13 +5,13 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
 
 func TestIntervalRunsFromStartToStart(t *testing.T) {
@@ -249,7 +249,8 @@ func TestWhatIsGood(t *testing.T) {
 				}
 				p.validators, p.generation = validators{etag: `"1"`}, 1
 				held := parse(t, `"held"`)
-				result := p.poll(t.Context(), src, held)
+				p.held = held
+				result := p.poll(t.Context(), src)
 				if result.kind != c.kind || result.cause != c.cause {
 					t.Errorf("%s %q (%v), want %s %q", result.kind, result.cause, result.err, c.kind, c.cause)
 				}
@@ -261,7 +262,7 @@ func TestWhatIsGood(t *testing.T) {
 				}
 				src.handler.generation = 2 // validators of another source are not used
 				if name == "asked 304" {
-					if result := p.poll(t.Context(), src, held); result.cause != "unasked_304" {
+					if result := p.poll(t.Context(), src); result.cause != "unasked_304" {
 						t.Errorf("304 to another source: %s %q", result.kind, result.cause)
 					}
 				}
@@ -393,7 +394,7 @@ func TestRecorder(t *testing.T) {
 		}, pollFailed},
 	} {
 		p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Minute, maxBody: 10}
-		if result := p.poll(t.Context(), &source{s.h, c.answer, s.server}, nil); result.kind != c.kind {
+		if result := p.poll(t.Context(), &source{s.h, c.answer, s.server}); result.kind != c.kind {
 			t.Errorf("%s: %s %s", c.name, result.kind, result.cause)
 		}
 	}
@@ -408,7 +409,7 @@ func TestPollsTakeNoLongerThanTheyMay(t *testing.T) {
 		p.poll(t.Context(), &source{s.h, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			<-r.Context().Done()
 			return r.Context().Err()
-		}), s.server}, nil)
+		}), s.server})
 		if d := time.Since(began); d != time.Second {
 			t.Errorf("%v", d)
 		}
@@ -433,10 +434,136 @@ func TestPollsUseKeys(t *testing.T) {
 	}
 	old := "[" + item(1, 1, 0) + "," + item(2, 2, 0) + "," + item(3, 3, 0) + "]"
 	new := "[" + item(8, 2, 1) + "," + item(9, 3, 1) + "]"
-	p := &poller{arrays: []jsondiff.Key{{Pointer: "", Member: "code"}}}
+	h := &Handler{Key: []arrayKey{{Pointer: "", Member: "code"}}}
+	h.setDefaults()
+	r := newResource(h, target{}, "")
+	defer r.close()
+	p := &r.poller
+	p.held = parse(t, old)
 	rec := &recorder{header: make(http.Header), status: http.StatusOK, body: []byte(new)}
-	result := p.judge(t.Context(), rec, nil, parse(t, old))
+	result := p.judge(t.Context(), rec, nil)
 	if result.kind != pollGood || !result.changed || !strings.HasPrefix(string(result.patch), `[{"op":"remove","path":"/0"},`) {
 		t.Errorf("%+v, %s", result, result.patch)
 	}
+}
+
+func TestIntervalAdapts(t *testing.T) {
+	const s = time.Second
+	p := &poller{interval: 2 * s, maxInterval: 20 * s}
+	for i, c := range []struct {
+		news  bool
+		fresh time.Duration
+		want  time.Duration
+	}{
+		{true, 0, 2 * s},
+		{false, 0, 3 * s},
+		{false, 0, 4500 * time.Millisecond},
+		{true, 0, 2 * s},
+		{false, 10 * s, 10 * s},
+		{true, 10 * s, 10 * s},
+		{false, 0, 15 * s},
+		{false, 0, 20 * s},
+		{false, 0, 20 * s},
+		{true, time.Hour, 20 * s},
+		{true, s, 2 * s},
+	} {
+		if p.adapt(pollResult{news: c.news, fresh: c.fresh}); p.current != c.want {
+			t.Errorf("step %d: %v, want %v", i, p.current, c.want)
+		}
+	}
+	p = &poller{interval: 2 * s, maxInterval: 2 * s}
+	for _, r := range []pollResult{{news: true}, {}, {}, {fresh: time.Hour}} {
+		if p.adapt(r); p.current != 2*s {
+			t.Errorf("one interval becomes %v", p.current)
+		}
+	}
+}
+
+func TestFreshness(t *testing.T) {
+	for _, c := range []struct {
+		header http.Header
+		want   time.Duration
+	}{
+		{http.Header{}, 0},
+		{http.Header{"Cache-Control": {"max-age=60"}}, time.Minute},
+		{http.Header{"Cache-Control": {"max-age=60"}, "Age": {"50"}}, 10 * time.Second},
+		{http.Header{"Cache-Control": {"max-age=60"}, "Age": {"60"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=60"}, "Age": {"90"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=60"}, "Age": {"-90"}}, time.Minute},
+		{http.Header{"Cache-Control": {"max-age=60"}, "Age": {"x"}}, time.Minute},
+		{http.Header{"Cache-Control": {`public, Max-Age="60"`}}, time.Minute},
+		{http.Header{"Cache-Control": {"public", "max-age=60"}}, time.Minute},
+		{http.Header{"Cache-Control": {"max-age=60, max-age=5"}}, time.Minute},
+		{http.Header{"Cache-Control": {"s-maxage=60"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=60, no-cache"}}, 0},
+		{http.Header{"Cache-Control": {"no-store, max-age=60"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=0"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=-5"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=soon"}}, 0},
+		{http.Header{"Cache-Control": {"max-age"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=9999999999999999999999"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=9000000000000000000"}}, 1 << 31 * time.Second},
+	} {
+		if got := freshness(c.header); got != c.want {
+			t.Errorf("%v: %v, want %v", c.header, got, c.want)
+		}
+	}
+}
+
+// Polls of a document that stays the same become rare, an event makes them frequent
+// again, and what is ignored does not.
+func TestAdaptivePolls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second), MaxInterval: caddy.Duration(time.Minute), Ignore: []string{"/t"}})
+		var mu sync.Mutex
+		n, cacheControl := 0, ""
+		set := func(to int, control string) {
+			mu.Lock()
+			defer mu.Unlock()
+			n, cacheControl = to, control
+		}
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			mu.Lock()
+			defer mu.Unlock()
+			w.Header().Set("Cache-Control", cacheControl)
+			w.Header().Set("ETag", `"1"`)
+			if cacheControl != "" && r.Header.Get("If-None-Match") != "" {
+				w.WriteHeader(http.StatusNotModified)
+				return nil
+			}
+			_, err := fmt.Fprintf(w, `{"t":%d,"n":%d}`, time.Now().UnixNano(), n)
+			return err
+		})
+		gap := func(polls int) time.Duration { // before the last one of so many
+			s.waitForPolls(polls)
+			last := s.polls[len(s.polls)-1]
+			return last.Sub(s.polls[len(s.polls)-2])
+		}
+		within := func(d, want time.Duration) {
+			t.Helper()
+			if d < want*9/10-time.Millisecond || d > want*11/10+time.Millisecond {
+				t.Errorf("interval of %v, want %v", d, want)
+			}
+		}
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		within(gap(1), time.Second)
+		within(gap(1), 1500*time.Millisecond)
+		within(gap(20), time.Minute)
+		set(1, "")
+		s.waitForPolls(1)
+		within(gap(1), time.Second)
+		within(gap(1), 1500*time.Millisecond)
+		set(1, "max-age=20")
+		s.waitForPolls(1)
+		for range 5 {
+			if d := gap(1); d < 20*time.Second || d > 22*time.Second {
+				t.Errorf("fresh for 20s, but polled after %v", d)
+			}
+		}
+		if n := len(c.events()); n != 2 {
+			t.Errorf("%d events", n)
+		}
+		s.close(c)
+	})
 }

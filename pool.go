@@ -47,6 +47,7 @@ type limit string
 const (
 	limitPollers limit = "max_pollers"
 	limitStreams limit = "max_streams"
+	limitViews   limit = "max_views"
 )
 
 // join counts a stream and finds or makes the resource that it follows. The caller

@@ -1,13 +1,14 @@
 package pollsse
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
 
 // wantsStream reports whether r asks for an event stream by name: */* does not.
@@ -38,23 +39,43 @@ func zeroWeight(parameters string) bool {
 	return false
 }
 
-// format returns what the client wishes its events to be.
-func (h *Handler) format(r *http.Request) (string, error) {
+// wish returns what the client wishes to be sent, and whether it wants notices. Errors
+// are for the client to read.
+func (h *Handler) wish(r *http.Request) (w wish, notices bool, err error) {
+	w = wish{h.Format, h.Select}
 	if !strings.Contains(r.URL.RawQuery, "sse_") {
-		return h.Format, nil
+		return w, false, nil
 	}
 	query := r.URL.Query()
+	if format := query.Get("sse_format"); format != "" {
+		w.format = format
+	}
 	if query.Has("sse_select") {
-		return "", errors.New("sse_select is not allowed here")
+		w.pointer = query.Get("sse_select")
 	}
-	switch format := query.Get("sse_format"); format {
+	allowed := func(pattern string) bool { return jsondiff.Match(pattern, w.pointer) }
+	switch {
+	case !validFormat(w.format):
+		return w, false, fmt.Errorf("sse_format must be patch, full or merge, not %q", w.format)
+	case !jsondiff.ValidPointer(w.pointer):
+		return w, false, fmt.Errorf("sse_select must be a JSON Pointer (RFC 6901), not %q", w.pointer)
+	case w.pointer != h.Select && !slices.ContainsFunc(h.Selectable, allowed):
+		return w, false, fmt.Errorf("sse_select=%s is not allowed here", w.pointer)
+	}
+	switch status := query.Get("sse_status"); status {
+	case "1", "true":
+		notices = true
 	case "":
-		return h.Format, nil
-	case formatPatch, formatFull:
-		return format, nil
+		notices = query.Has("sse_status")
+	case "0", "false":
 	default:
-		return "", fmt.Errorf("sse_format must be patch or full, not %q", format)
+		return w, false, fmt.Errorf("sse_status must be true or false, not %q", status)
 	}
+	return w, notices, nil
+}
+
+func validFormat(format string) bool {
+	return format == formatPatch || format == formatFull || format == formatMerge
 }
 
 // lastEventIDParameters are what polyfills call the parameter in which they send
@@ -75,6 +96,11 @@ func lastEventID(r *http.Request) string {
 		}
 	}
 	return ""
+}
+
+// wantsPadding reports whether the client is a polyfill that asks for it.
+func wantsPadding(r *http.Request) bool {
+	return strings.Contains(r.URL.RawQuery, "padding") && r.URL.Query().Get("padding") == "true"
 }
 
 // fromWebKit reports whether r comes from WebKit's own EventSource.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,13 +19,12 @@ import (
 type resource struct {
 	key     string
 	poller  poller
-	logs    map[string]eventLogConfig // by format
 	cancel  context.CancelFunc
 	stopped chan struct{} // closed when the goroutine has ended
 	ended   chan struct{} // closed by end
 	end     func()        // ends the streams, which come back to another resource
 	wake    chan struct{} // holds one token when there is a new source
-	afresh  bool          // the next document is sent whole: comparing it panicked
+	written chan struct{} // holds one token when what is polled may have been written to
 
 	good   atomic.Bool             // there is a document
 	newest atomic.Pointer[Handler] // the newest one that gave a source
@@ -36,15 +34,17 @@ type resource struct {
 	idleSince time.Time
 	linger    *time.Timer
 
-	mu        sync.Mutex           // guards all below
-	source    *source              // nil while nobody's route may be polled
-	views     map[string]*eventLog // by format
-	document  *jsondiff.Document   // of the last good poll, nil before the first
-	polledBy  uint64               // the generation that polled the document first
-	confirmed uint64               // the newest generation that polled it
-	last      pollResult           // of the newest poll
-	lastBy    uint64               // its generation, 0 before the first
-	polled    chan struct{}        // closed after the next poll
+	mu        sync.Mutex // guards all below
+	source    *source    // nil while nobody's route may be polled
+	views     map[wish]*view
+	document  *jsondiff.Document // of the last good poll, nil before the first
+	polledBy  uint64             // the generation that polled the document first
+	confirmed uint64             // the newest generation that polled it
+	last      pollResult         // of the newest poll
+	lastBy    uint64             // its generation, 0 before the first
+	polled    chan struct{}      // closed after the next poll
+	status    upstreamStatus
+	turned    chan struct{} // closed when the status becomes another
 }
 
 // newResource returns a resource that polls as soon as it has a source.
@@ -55,24 +55,26 @@ func newResource(h *Handler, t target, key string) *resource {
 	r := &resource{
 		key: key,
 		poller: poller{
-			target:   t,
-			interval: time.Duration(h.Interval),
-			timeout:  time.Duration(h.Timeout),
-			maxBody:  h.MaxBody,
+			target:      t,
+			interval:    time.Duration(h.Interval),
+			current:     time.Duration(h.Interval),
+			maxInterval: time.Duration(h.MaxInterval),
+			timeout:     time.Duration(h.Timeout),
+			maxBody:     h.MaxBody,
+			differ:      h.differ(wish{}),
 		},
-		logs:    h.eventLogs(),
 		cancel:  cancel,
 		stopped: make(chan struct{}),
 		ended:   make(chan struct{}),
 		streams: make(map[*Handler]int),
 		wake:    make(chan struct{}, 1),
-		views:   make(map[string]*eventLog),
+		written: make(chan struct{}, 1),
+		views:   make(map[wish]*view),
 		polled:  make(chan struct{}),
+		status:  newUpstreamStatus(time.Duration(h.Interval)),
+		turned:  make(chan struct{}),
 	}
 	r.end = sync.OnceFunc(func() { close(r.ended) })
-	for _, k := range h.Key {
-		r.poller.arrays = append(r.poller.arrays, jsondiff.Key{Pointer: k.Pointer, Member: k.Member})
-	}
 	go r.run(ctx)
 	return r
 }
@@ -134,20 +136,46 @@ func (r *resource) isEnded() bool {
 	}
 }
 
-// view returns the log that streams of that format read.
-func (r *resource) view(format string) *eventLog {
+// watch returns the view for a wish, with one stream more, or nil where there are too
+// many views. The caller has to call unwatch once.
+func (r *resource) watch(h *Handler, w wish) *view {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l := r.views[format]
-	if l == nil {
-		l = newEventLog(r.logs[format])
-		if r.document != nil {
-			l.append(r.document.Bytes(), nil, r.polledBy)
-			l.confirm(r.confirmed)
+	v := r.views[w]
+	if v == nil {
+		if len(r.views) >= h.MaxViews && !r.dropViewLocked() {
+			return nil
 		}
-		r.views[format] = l
+		v = h.newView(w)
+		if r.document != nil {
+			v.publish(pollResult{document: r.document}, r.polledBy)
+			v.confirm(r.confirmed)
+		}
+		r.views[w] = v
 	}
-	return l
+	v.streams++
+	return v
+}
+
+// unwatch undoes watch. A view that its last stream leaves is kept for a while.
+func (r *resource) unwatch(h *Handler, v *view) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	v.streams--
+	v.until = time.Now().Add(time.Duration(h.Linger))
+}
+
+// dropViewLocked ends the view that has been without streams for longest, if any is.
+func (r *resource) dropViewLocked() bool {
+	var idle wish
+	var until time.Time
+	for w, v := range r.views {
+		if v.streams == 0 && (until.IsZero() || v.until.Before(until)) {
+			idle, until = w, v.until
+		}
+	}
+	delete(r.views, idle)
+	return !until.IsZero()
 }
 
 // run polls until ctx ends or the upstream withdraws the document.
@@ -155,8 +183,8 @@ func (r *resource) run(ctx context.Context) {
 	defer close(r.stopped)
 	timer := time.NewTimer(forever) // the first source wakes us
 	defer timer.Stop()
-	var notBefore time.Time
-	var asked uint64 // the generation whose source was polled last
+	var notBefore, due, instant time.Time // instant: of the last poll because of a write
+	var asked uint64                      // the generation whose source was polled last
 	for {
 		select {
 		case <-ctx.Done():
@@ -165,7 +193,15 @@ func (r *resource) run(ctx context.Context) {
 			return
 		case <-r.wake: // a new source is asked at once, unless the upstream forbids it
 			if src := r.currentSource(); src != nil && src.handler.generation != asked {
-				timer.Reset(time.Until(notBefore))
+				due = notBefore
+				timer.Reset(time.Until(due))
+			}
+			continue
+		case <-r.written:
+			at := latest(time.Now(), instant.Add(instantApart))
+			if asked != 0 && r.poller.failures == 0 && at.Before(due) {
+				due, instant = at, at
+				timer.Reset(time.Until(due))
 			}
 			continue
 		case <-timer.C:
@@ -181,15 +217,31 @@ func (r *resource) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		due, notBefore = r.poller.next(start, result)
+		due = latest(due, notBefore)
 		if r.settle(src, result) {
 			return
 		}
-		var at time.Time
-		at, notBefore = r.poller.next(start, result)
-		if notBefore.After(at) {
-			at = notBefore
-		}
-		timer.Reset(time.Until(at))
+		timer.Reset(time.Until(due))
+	}
+}
+
+// instantApart is how far apart polls because of writes are at least.
+const instantApart = 100 * time.Millisecond
+
+func latest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// poke makes the resource poll at once: what it polls may have been written to. If a
+// poll is on its way, another follows it.
+func (r *resource) poke() {
+	select {
+	case r.written <- struct{}{}:
+	default:
 	}
 }
 
@@ -198,33 +250,32 @@ func (r *resource) poll(ctx context.Context, src *source) (result pollResult) {
 	defer func() {
 		// A fault of ours must not end the web server around us.
 		if v := recover(); v != nil {
-			r.poller.forget()
-			r.afresh = true
+			r.forget()
 			src.handler.logger.Error("poll panicked", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 			result = pollResult{kind: pollFailed, cause: "panic", err: fmt.Errorf("poll panicked: %v", v)}
 		}
 	}()
 	began := time.Now()
-	r.mu.Lock()
-	held := r.document
-	r.mu.Unlock()
-	if r.afresh {
-		held = nil
-	}
-	result = r.poller.poll(ctx, src, held)
+	result = r.poller.poll(ctx, src)
 	if result.good() {
-		r.afresh = false
-		r.publish(result, src.handler.generation)
+		result.news = r.publish(result, src.handler.generation)
 	}
 	pollsTotal.WithLabelValues(string(result.kind)).Inc()
 	src.handler.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.Int("status", result.status), zap.Duration("duration", time.Since(began)))
 	return result
 }
 
-// publish appends the document of a good poll to all views where its value is new.
-func (r *resource) publish(result pollResult, generation uint64) {
+// forget makes the next document be sent whole: comparing it with another has failed.
+func (r *resource) forget() {
+	r.poller.forget()
+	for _, v := range r.currentViews() {
+		v.forget()
+	}
+}
+
+// publish hands a good poll to all views, and reports whether it was news to any.
+func (r *resource) publish(result pollResult, generation uint64) (news bool) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	if result.document != nil {
 		r.document = result.document
 	}
@@ -232,21 +283,46 @@ func (r *resource) publish(result pollResult, generation uint64) {
 		r.polledBy = generation
 		r.good.Store(true)
 	}
-	for _, l := range r.views {
-		if result.changed {
-			l.append(r.document.Bytes(), result.patch, generation)
-		} else {
-			l.confirm(generation)
+	r.confirmed = max(r.confirmed, generation)
+	r.mu.Unlock()
+	// A view that is made from now on begins with this document.
+	views := r.currentViews()
+	news = result.changed && len(views) == 0
+	for _, v := range views {
+		if result.document == nil {
+			v.confirm(generation)
+		} else if v.publish(result, generation) {
+			news = true
 		}
 	}
-	r.confirmed = max(r.confirmed, generation)
+	return news
+}
+
+// currentViews returns all views but those that nobody has followed for so long that
+// they end.
+func (r *resource) currentViews() (views []*view) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for w, v := range r.views {
+		if v.streams == 0 && time.Now().After(v.until) {
+			delete(r.views, w)
+			continue
+		}
+		views = append(views, v)
+	}
+	return views
 }
 
 // settle notes a result, tells those who wait for it, and logs where the upstream
 // begins or ceases to fail. It reports whether the document is withdrawn.
 func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
-	result.document, result.patch = nil, nil // are published
+	result.document, result.before, result.patch = nil, nil, nil // are published
+	var turned chan struct{}
 	r.mu.Lock()
+	if r.status.update(result, r.poller.current) {
+		turned = r.turned
+		r.turned = make(chan struct{})
+	}
 	before, known := r.last, r.lastBy != 0
 	withdrawn = result.withdrawn() && before.withdrawn() && r.lastBy == src.handler.generation
 	r.last, r.lastBy = result, src.handler.generation
@@ -267,13 +343,22 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 		log.Info("upstream is live again")
 	}
 	close(polled)
+	if turned != nil {
+		close(turned)
+	}
 	return withdrawn
+}
+
+// upstream returns the status of the upstream, and what is closed when it turns.
+func (r *resource) upstream() (upstreamStatus, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status, r.turned
 }
 
 // field names the resource in logs: without its query, which may hold secrets.
 func (r *resource) field() zap.Field {
-	path, _, _ := strings.Cut(r.poller.target.originalURI, "?")
-	return zap.String("resource", r.poller.target.host+path)
+	return zap.String("resource", r.poller.target.host+r.poller.target.path())
 }
 
 // firstPollTimeout is how long a client waits to learn whether there is a document.

@@ -3,7 +3,6 @@ package pollsse
 import (
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -32,17 +31,40 @@ func status(status int) caddyhttp.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(status); return nil }
 }
 
+// fed returns a resource of h that the test feeds itself.
+func fed(h *Handler) *resource {
+	h.setDefaults()
+	return &resource{poller: poller{differ: h.differ(wish{})}, views: make(map[wish]*view)}
+}
+
+// feed publishes text as if it had been polled by generation.
+func (r *resource) feed(t *testing.T, text string, generation uint64) (news bool) {
+	t.Helper()
+	result := pollResult{kind: pollGood, before: r.poller.held}
+	var err error
+	result.document, result.patch, result.changed, err = diff(&r.poller.differ, r.poller.held, []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.poller.held = result.document
+	return r.publish(result, generation)
+}
+
+func hanging(w http.ResponseWriter, r *http.Request) error {
+	<-r.Context().Done()
+	return r.Context().Err()
+}
+
 func TestUnchangedPollsConfirm(t *testing.T) {
 	h := new(Handler)
-	h.setDefaults()
-	r := &resource{logs: h.eventLogs(), views: make(map[string]*eventLog)}
-	patch := r.view(formatPatch)
-	r.publish(pollResult{document: parse(t, `{"n":1}`), changed: true}, 1)
+	r := fed(h)
+	patch := r.watch(h, wish{format: formatPatch})
+	r.feed(t, `{"n":1}`, 1)
 	r.publish(pollResult{}, 2) // not modified
-	full := r.view(formatFull)
+	full := r.watch(h, wish{format: formatFull})
 	for generation := range uint64(4) {
-		for name, l := range map[string]*eventLog{"patch": patch, "full": full} {
-			if b := l.after(eventID{}, generation); (len(b.events) == 1) != (generation == 1 || generation == 2) {
+		for name, v := range map[string]*view{"patch": patch, "full": full} {
+			if b := v.log.after(eventID{}, generation); (len(b.events) == 1) != (generation == 1 || generation == 2) {
 				t.Errorf("%s: generation %d is sent %d events", name, generation, len(b.events))
 			}
 		}
@@ -175,7 +197,7 @@ func TestFirstPollOfAGenerationIsItsOwn(t *testing.T) {
 func TestClientLeavesBeforeTheFirstPollEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, new(Handler))
-		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); return r.Context().Err() })
+		s.setAnswer(hanging)
 		c := s.get(s.h, "/")
 		synctest.Wait()
 		c.leave()
@@ -199,69 +221,45 @@ func TestPollsRecover(t *testing.T) {
 	s := newSite(t, new(Handler))
 	defer s.close()
 	src := &source{&Handler{generation: 1, logger: s.h.logger}, answering(`{"n":2}`), s.server}
-	r := &resource{
-		poller:   poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 100},
-		views:    map[string]*eventLog{},
-		document: new(jsondiff.Document), // no document is like this one
+	r := fed(new(Handler))
+	r.poller = poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 100}
+	v := r.watch(s.h, wish{format: formatPatch})
+	bad := new(jsondiff.Document) // no document is like this one
+	for _, held := range []*jsondiff.Document{bad, nil} {
+		r.poller.held, v.sent = held, bad
+		if result := r.poll(t.Context(), src); result.cause != "panic" {
+			t.Errorf("%s %q (%v)", result.kind, result.cause, result.err)
+		}
+		if result := r.poll(t.Context(), src); !result.news || string(r.document.Bytes()) != `{"n":2}` {
+			t.Errorf("%s, news %v", result.kind, result.news)
+		}
+		if result := r.poll(t.Context(), src); result.kind != pollUnchanged || result.news {
+			t.Errorf("%s, news %v", result.kind, result.news)
+		}
 	}
-	if result := r.poll(t.Context(), src); result.cause != "panic" {
-		t.Errorf("%s %q (%v)", result.kind, result.cause, result.err)
-	}
-	if result := r.poll(t.Context(), src); !result.changed || result.patch != nil || string(r.document.Bytes()) != `{"n":2}` {
-		t.Errorf("%s, changed %v, patch %s", result.kind, result.changed, result.patch)
-	}
-	if result := r.poll(t.Context(), src); result.kind != pollUnchanged {
-		t.Errorf("%s", result.kind)
+	if b := v.log.after(v.log.versions[0].id, 1); len(b.events) != 1 || !strings.Contains(string(b.events[0]), `"path":"","value":{"n":2}`) {
+		t.Errorf("%q", b.events)
 	}
 }
 
 // A poll of other bytes with the same value makes them the document, so that the next
 // poll of these bytes is found to be unchanged.
 func TestEqualValuesAreHeldAsPolled(t *testing.T) {
-	old := parse(t, `{"a":1}`)
-	again, patch, changed, err := diff(old, []byte(`{ "a": 1 }`), nil)
-	if err != nil || changed || patch != nil || again == old {
-		t.Fatalf("%v, %s, %v", changed, patch, err)
-	}
-	r := &resource{document: old, views: map[string]*eventLog{}}
-	r.publish(pollResult{kind: pollGood, document: again}, 1)
-	if r.document != again {
+	h := new(Handler)
+	r := fed(h)
+	v := r.watch(h, wish{format: formatPatch})
+	r.feed(t, `{"a":1}`, 1)
+	old := r.document
+	if r.feed(t, `{ "a": 1 }`, 1) || r.document == old || r.document != r.poller.held || v.sent != r.document {
 		t.Error("the document polled last is not held")
 	}
-	if same, _, changed, err := diff(r.document, []byte(`{ "a": 1 }`), nil); same != again || changed || err != nil {
-		t.Errorf("the same bytes make another document: %v, %v", changed, err)
+	again := r.document
+	if r.feed(t, `{ "a": 1 }`, 1) || r.document != again {
+		t.Error("the same bytes make another document")
 	}
 	r.publish(pollResult{kind: pollNotModified}, 3)
 	r.publish(pollResult{kind: pollNotModified}, 2)
 	if r.document != again || r.confirmed != 3 {
 		t.Errorf("document %v, confirmed by %d", r.document, r.confirmed)
-	}
-}
-
-func TestResourcesTakeKeys(t *testing.T) {
-	h := &Handler{Key: []arrayKey{{Pointer: "/a", Member: "b"}, {Pointer: "", Member: "c"}}}
-	h.setDefaults()
-	r := newResource(h, target{}, "")
-	defer r.close()
-	if want := []jsondiff.Key{{Pointer: "/a", Member: "b"}, {Pointer: "", Member: "c"}}; !slices.Equal(r.poller.arrays, want) {
-		t.Errorf("%v, want %v", r.poller.arrays, want)
-	}
-}
-
-func TestPatchesArePublished(t *testing.T) {
-	h := new(Handler)
-	h.setDefaults()
-	r := &resource{logs: h.eventLogs(), views: make(map[string]*eventLog)}
-	r.publish(pollResult{document: parse(t, `{"n":1}`), changed: true}, 1)
-	patch, full := r.view(formatPatch), r.view(formatFull)
-	atFirst := map[*eventLog]eventID{}
-	for _, l := range []*eventLog{patch, full} {
-		atFirst[l] = l.after(eventID{}, 1).cursor
-	}
-	r.publish(pollResult{document: parse(t, `{"n":2}`), changed: true, patch: []byte(`["the patch"]`)}, 1)
-	for l, want := range map[*eventLog]string{patch: `["the patch"]`, full: `{"n":2}`} {
-		if b := l.after(atFirst[l], 1); len(b.events) != 1 || !strings.Contains(string(b.events[0]), "data: "+want) {
-			t.Errorf("events %q, want %s", b.events, want)
-		}
 	}
 }

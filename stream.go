@@ -3,8 +3,10 @@ package pollsse
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -18,6 +20,7 @@ type stream struct {
 	resource *resource
 	log      *eventLog
 	cursor   eventID
+	notices  bool // the client wants to be told about the upstream, and to see heartbeats
 	response *response
 	ends     time.Time // at the latest
 }
@@ -34,10 +37,20 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 	end := time.NewTimer(time.Until(s.ends))
 	defer end.Stop()
 	draining := h.draining
+	beats := []byte(heartbeat)
+	if s.notices {
+		beats = appendNotice(nil, eventPing, []byte("{}"))
+	}
 
 	pending := [][]byte{preamble}
 	var how resumption
+	var turned <-chan struct{} // closed when the status is another than the one told
 	for {
+		if s.notices {
+			if status, next := s.resource.upstream(); next != turned {
+				pending, turned = append(pending, status.event()), next
+			}
+		}
 		b := s.log.after(s.cursor, h.generation)
 		if len(b.events) > 0 || b.how == resumedHeld || b.how == resumedDigest {
 			s.count(how, b)
@@ -57,8 +70,9 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 
 		select {
 		case <-b.changed:
+		case <-turned:
 		case <-beat.C:
-			pending = append(pending, []byte(heartbeat))
+			pending = append(pending, beats)
 		case <-end.C:
 			return "age"
 		case <-draining:
@@ -250,16 +264,26 @@ func pieces(parts [][]byte) [][]byte {
 }
 
 // preamble returns what the stream that answers r begins with.
-func preamble(r *http.Request, retry time.Duration) []byte {
-	if fromWebKit(r) {
-		return appendResynchronisation(nil, r.Header.Get("Last-Event-ID"), retry)
+func preamble(r *http.Request, retry time.Duration) (b []byte) {
+	if wantsPadding(r) {
+		b = append(b, padding...)
 	}
-	return appendPreamble(nil, retry)
+	if fromWebKit(r) {
+		return appendResynchronisation(b, r.Header.Get("Last-Event-ID"), retry)
+	}
+	return appendPreamble(b, retry)
 }
 
-// turnAway answers a client that shall come back after retry. Any status but 200
-// would end an EventSource for good, whatever Retry-After says.
+// turnAway answers a client that shall come back after retry: a long-poll with 503, a
+// stream with 200, since any other status would end an EventSource for good, whatever
+// Retry-After says.
 func turnAway(w http.ResponseWriter, r *http.Request, retry time.Duration) error {
+	if !wantsStream(r) { // a long-poll
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.Seconds()))))
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return nil
+	}
 	response := newResponse(w)
 	response.begin()
 	response.write([][]byte{preamble(r, retry)}, nil)

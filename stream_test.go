@@ -111,6 +111,24 @@ func TestWebKitIsKnown(t *testing.T) {
 	}
 }
 
+// A polyfill that asks for it is sent more than two kilobytes first, and its place and
+// its wish are no part of what is polled.
+func TestPadding(t *testing.T) {
+	for query, want := range map[string]bool{
+		"padding=true": true, "a=b&padding=true&lastEventId=x": true, "padding=1": false, "padding": false, "xpadding=true": false, "": false,
+	} {
+		r := received(t, "/?"+query, nil)
+		text := string(preamble(r, time.Second))
+		line, rest, _ := strings.Cut(text, "\n")
+		if padded := len(line) > 2<<10; padded != want || line[0] != ':' || !strings.HasSuffix(rest, "retry: 1000\n") || strings.Contains(text, "\n\n") {
+			t.Errorf("%s: %d bytes, %q", query, len(line), rest)
+		}
+		if uri := (&Handler{Query: []string{"*"}}).forwardedURI("/", query); want && strings.Contains(uri, "padding") || query == "padding=1" && uri != "/?padding=1" {
+			t.Errorf("%s: polls %s", query, uri)
+		}
+	}
+}
+
 // Retries are drawn from the whole range.
 func TestRetryIsDrawn(t *testing.T) {
 	least, most := time.Hour, time.Duration(0)

@@ -35,10 +35,8 @@ func (h *Handler) newTarget(r *http.Request) target {
 		header: make(http.Header, len(h.ForwardHeader)),
 		vars:   make(map[string]string),
 	}
-	t.originalURI = t.uri
-	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
-		t.originalURI = h.forwardedURI(original.URL.EscapedPath(), original.URL.RawQuery)
-	}
+	original := originalURL(r)
+	t.originalURI = h.forwardedURI(original.EscapedPath(), original.RawQuery)
 	for _, name := range h.ForwardHeader {
 		if values := r.Header[name]; len(values) > 0 {
 			t.header[name] = slices.Clone(values) // handlers may rewrite them in place
@@ -52,6 +50,20 @@ func (h *Handler) newTarget(r *http.Request) target {
 		}
 	}
 	return t
+}
+
+// originalURL returns the URL of r as the client sent it, before the route rewrote it.
+func originalURL(r *http.Request) *url.URL {
+	if original, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && original.URL != nil {
+		return original.URL
+	}
+	return r.URL
+}
+
+// path returns the path that clients see.
+func (t *target) path() string {
+	path, _, _ := strings.Cut(t.originalURI, "?")
+	return path
 }
 
 // caddyVars are the string variables that Caddy itself sets on every request; the
@@ -136,8 +148,8 @@ func (h *Handler) forwardedURI(escapedPath, rawQuery string) string {
 	if escapedPath == "" || escapedPath[0] != '/' {
 		escapedPath = "/" + escapedPath
 	}
-	query := cutQuery(rawQuery, func(name string) bool {
-		return !ownParameter(name) && (h.Query[0] == "*" || h.Query[0] != "none" && slices.Contains(h.Query, name))
+	query := cutQuery(rawQuery, func(name, value string) bool {
+		return !ownParameter(name, value) && (h.Query[0] == "*" || h.Query[0] != "none" && slices.Contains(h.Query, name))
 	})
 	if query == "" {
 		return escapedPath
@@ -145,15 +157,15 @@ func (h *Handler) forwardedURI(escapedPath, rawQuery string) string {
 	return escapedPath + "?" + query
 }
 
-// cutQuery keeps the parameters whose name keep accepts, byte for byte.
-func cutQuery(rawQuery string, keep func(name string) bool) string {
+// cutQuery keeps the parameters that keep accepts, byte for byte.
+func cutQuery(rawQuery string, keep func(name, value string) bool) string {
 	var kept []string
 	for parameter := range strings.SplitSeq(rawQuery, "&") {
-		name, _, _ := strings.Cut(parameter, "=")
+		name, value, _ := strings.Cut(parameter, "=")
 		if unescaped, err := url.QueryUnescape(name); err == nil {
 			name = unescaped
 		}
-		if keep(name) {
+		if keep(name, value) {
 			kept = append(kept, parameter)
 		}
 	}
@@ -161,7 +173,7 @@ func cutQuery(rawQuery string, keep func(name string) bool) string {
 }
 
 // ownParameter reports whether a query parameter is meant for us.
-func ownParameter(name string) bool {
+func ownParameter(name, value string) bool {
 	name = strings.ToLower(name)
-	return strings.HasPrefix(name, "sse_") || slices.Contains(lastEventIDParameters, name)
+	return strings.HasPrefix(name, "sse_") || slices.Contains(lastEventIDParameters, name) || name == "padding" && value == "true"
 }

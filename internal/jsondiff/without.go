@@ -4,13 +4,13 @@ import "strconv"
 
 // Without returns the text of the document without all values that one of the patterns
 // stands for (see [Match]): members with their names, and items, so that those behind
-// them move up. Where the root is one of them, nothing is left.
+// them move up. Where the root is one of them, null is left.
 func (d *Document) Without(patterns []string) []byte {
 	w := without{text: d.text, out: make([]byte, 0, len(d.text))}
 	var all [][]string
 	for _, p := range patterns {
 		if p == "" {
-			return nil
+			return []byte("null")
 		}
 		all = append(all, tokens(p))
 	}

@@ -57,8 +57,9 @@ func (r *Reader) Next() (Event, error) {
 				e, closed = Event{}, false
 				continue
 			}
-			if len(data) == 0 || !closed {
-				return e, errors.New("block without data or id")
+			notice := e.Type == "status" || e.Type == "ping"
+			if len(data) == 0 || closed == notice {
+				return e, errors.New("block without data or id, or notice with an id")
 			}
 			e.Data = strings.Join(data, "\n")
 			return e, nil

@@ -1,0 +1,107 @@
+package pollsse
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// maxWait is how long a long-poll waits at most, whatever the client prefers.
+const maxWait = 60 * time.Second
+
+// preferredWait returns how long the client wants to wait for a document that it does
+// not have (RFC 7240 §4.3); ok is false where r is no long-poll.
+func preferredWait(r *http.Request) (wait time.Duration, ok bool) {
+	if r.Method != http.MethodGet {
+		return 0, false
+	}
+	for _, header := range r.Header["Prefer"] {
+		for preference := range strings.SplitSeq(header, ",") {
+			preference, _, _ = strings.Cut(preference, ";")
+			name, value, _ := strings.Cut(preference, "=")
+			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+				continue
+			}
+			// The first one counts (RFC 7240 §2).
+			seconds, err := strconv.ParseUint(strings.Trim(value, " \t\""), 10, 31)
+			return min(time.Duration(seconds)*time.Second, maxWait), err == nil
+		}
+	}
+	return 0, false
+}
+
+// knownIDs returns the ids among the entity tags of the documents that the client has
+// (RFC 9110 §13.1.2).
+func knownIDs(r *http.Request) (ids []eventID) {
+	for _, header := range r.Header["If-None-Match"] {
+		for tag := range strings.SplitSeq(header, ",") { // there is no comma in ours
+			if id, ok := parseEventID(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`)); ok {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
+// serveLongPoll answers r with the document of a view as soon as the client does not
+// have it, or, when the wait is over, with the news that it still does.
+func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, res *resource, v *view, wait time.Duration) error {
+	response := newResponse(w)
+	h.open.add(response)
+	defer h.open.remove(response)
+	known := knownIDs(r)
+	deadline := time.Now().Add(min(wait, h.lifetime()))
+	over := time.NewTimer(time.Until(deadline))
+	defer over.Stop()
+	draining := h.draining
+	ended := false
+	for {
+		document, id, has, changed := v.log.newest(known, h.generation)
+		switch {
+		case document != nil && !has:
+			return answerLongPoll(response, http.StatusOK, id, wait, document, h.exiting)
+		case document != nil && ended:
+			return answerLongPoll(response, http.StatusNotModified, id, wait, nil, h.exiting)
+		case ended:
+			return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
+		}
+		select {
+		case <-changed:
+		case <-over.C:
+			ended = true
+		case <-draining:
+			draining = nil
+			over.Reset(min(rand.N(time.Duration(h.Drain)), time.Until(deadline)))
+		case <-h.exiting:
+			ended = true
+		case <-res.ended: // its own request is told why
+			return h.pass(w, r, next)
+		case <-r.Context().Done():
+			return nil
+		}
+	}
+}
+
+// answerLongPoll says what the newest document is, or with 304 that the client has it.
+func answerLongPoll(response *response, status int, id eventID, wait time.Duration, document []byte, exiting <-chan struct{}) error {
+	longPollsTotal.WithLabelValues(strconv.Itoa(status)).Inc()
+	header := response.w.Header()
+	// Weak, so that encode leaves it as it is: it names a document, not its bytes.
+	header.Set("ETag", `W/"`+id.String()+`"`)
+	header.Set("Preference-Applied", "wait="+strconv.Itoa(int(wait.Seconds())))
+	header.Set("Cache-Control", "no-store")
+	header.Add("Vary", "Accept, Prefer")
+	if status == http.StatusOK {
+		header.Set("Content-Type", "application/json")
+		header.Set("Content-Length", strconv.Itoa(len(document)))
+	}
+	response.w.WriteHeader(status)
+	if len(document) > 0 {
+		response.write([][]byte{document}, exiting)
+	}
+	return nil
+}

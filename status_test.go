@@ -1,0 +1,132 @@
+package pollsse
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
+)
+
+func TestStatusEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(1500 * time.Millisecond)})
+		told, plain := s.get(s.h, "/?sse_status=1"), s.get(s.h, "/")
+		synctest.Wait()
+		seen := 0
+		// expect takes the events that have come since the last call.
+		expect := func(what string, want ...string) {
+			t.Helper()
+			events := told.events()
+			var got []string
+			for _, e := range events[seen:] {
+				if e.Type == "" {
+					got = append(got, "document")
+				}
+				if e.Type != eventStatus {
+					continue
+				}
+				var status map[string]any
+				if err := json.Unmarshal([]byte(e.Data), &status); err != nil || len(status) != 4 {
+					t.Errorf("%s: %v", e.Data, err)
+				}
+				since, err := time.Parse(time.RFC3339, fmt.Sprint(status["since"]))
+				if err != nil || since.Location() != time.UTC {
+					t.Errorf("%s: %v", e.Data, err)
+				}
+				got = append(got, fmt.Sprint(status["state"], " ", status["upstream"], " ", status["interval"], " ", time.Since(since).Round(10*time.Millisecond)))
+			}
+			seen = len(events)
+			slices.Sort(got)
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("%s: %q, want %q", what, got, want)
+			}
+		}
+		expect("at the start", "document", "live 200 1500 0s")
+		if !strings.Contains(told.text(), "\nretry: ") || strings.Index(told.text(), "event: status\n\ndata: [") < 0 {
+			t.Errorf("%q", told.text())
+		}
+		s.setAnswer(status(502))
+		s.waitForPolls(1)
+		expect("a failure", "stale 502 1500 0s")
+		s.setAnswer(answering("<html>"))
+		s.waitForPolls(2)
+		expect("another one")
+		late := s.get(s.h, "/?sse_status=1")
+		synctest.Wait()
+		if e := late.events(); len(e) != 2 || !strings.Contains(e[0].Data, `"state":"stale"`) || !strings.Contains(e[0].Data, `"upstream":"invalid"`) {
+			t.Errorf("%q", late.text())
+		}
+		s.setAnswer(answering(`{"n":2}`))
+		s.waitForPolls(1)
+		expect("recovery", "document", "live 200 1500 0s")
+		if n := strings.Count(told.text(), "data: {}\nevent: ping\n\n"); n > 1 {
+			t.Errorf("%d heartbeats while there is no silence", n)
+		}
+		time.Sleep(time.Minute)
+		if n := strings.Count(told.text(), "data: {}\nevent: ping\n\n"); n < 4 || n > 5 {
+			t.Errorf("%d heartbeats in a minute", n)
+		}
+		if strings.Contains(told.text()[2:], "\n:\n") {
+			t.Error("pings, and comments too")
+		}
+		for _, e := range told.events() {
+			if e.Type != "" && !strings.HasPrefix(e.Data, "{") {
+				t.Errorf("%+v", e)
+			}
+		}
+		if text := plain.text(); strings.Contains(text, "event:") || len(plain.events()) != 2 {
+			t.Errorf("who did not ask is told %q", text)
+		}
+		if strings.Count(told.text(), "\nid: ") != 2 {
+			t.Errorf("a notice has an id: %q", told.text())
+		}
+		s.close(told, plain, late)
+	})
+}
+
+// Before the first poll has ended there is nothing to tell but that.
+func TestStatusBeforeTheFirstPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Minute), Timeout: caddy.Duration(8 * time.Second)})
+		s.setAnswer(hanging)
+		c := s.get(s.h, "/?sse_status=1")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		e := slices.DeleteFunc(c.events(), func(e sse.Event) bool { return e.Type == eventPing })
+		if len(e) != 2 || !strings.Contains(e[0].Data, `"upstream":"pending"`) || !strings.Contains(e[1].Data, `"upstream":"timeout"`) {
+			t.Errorf("%q", c.text())
+		}
+		s.close(c)
+	})
+}
+
+// An operator would not show more than a class.
+func TestStatusIsTerse(t *testing.T) {
+	for _, c := range []struct {
+		result pollResult
+		want   string
+	}{
+		{pollResult{kind: pollGood, status: 200}, `"state":"live","upstream":200`},
+		{pollResult{kind: pollNotModified, status: 304}, `"state":"live","upstream":304`},
+		{pollResult{kind: pollFailed, status: 503, cause: "status"}, `"state":"stale","upstream":503`},
+		{pollResult{kind: pollFailed, status: 302, cause: "redirect"}, `"state":"stale","upstream":302`},
+		{pollResult{kind: pollRejected, status: 200, cause: "invalid", err: fmt.Errorf("secret")}, `"state":"stale","upstream":"invalid"`},
+		{pollResult{kind: pollFailed, cause: "timeout", err: fmt.Errorf("secret")}, `"state":"stale","upstream":"timeout"`},
+	} {
+		var s upstreamStatus
+		s.update(c.result, time.Second)
+		event := string(s.event())
+		data, _, _ := strings.Cut(event, `,"since":"`)
+		_, rest, _ := strings.Cut(event, `Z","`)
+		if got := strings.TrimPrefix(data, "data: {") + `,"` + strings.TrimSuffix(rest, ",\"interval\":1000}\nevent: status\n\n"); got != c.want {
+			t.Errorf("%q, want %s", event, c.want)
+		}
+	}
+}

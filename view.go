@@ -1,0 +1,131 @@
+package pollsse
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
+)
+
+// Formats of events.
+const (
+	formatPatch = "patch" // JSON Patch (RFC 6902)
+	formatFull  = "full"  // whole documents
+	formatMerge = "merge" // JSON Merge Patch (RFC 7396), or the whole as a snapshot event
+)
+
+// wish is what a client can ask for of a resource.
+type wish struct {
+	format  string
+	pointer string // to the part of the document that is sent, "" for all of it
+}
+
+// view is what all clients with the same wish follow: a log of what was sent to them.
+// Only one goroutine at a time may publish.
+type view struct {
+	log        *eventLog
+	pointer    string
+	differ     jsondiff.Differ
+	ignored    []string           // patterns for the part that the pointer leads to
+	published  *jsondiff.Document // last, all of it
+	sent       *jsondiff.Document // last, or one of the same value; nil before the first
+	rest       *jsondiff.Document // of sent, without what is ignored
+	generation uint64             // the newest one that has confirmed what was sent
+
+	// Guarded by the lock of the resource.
+	streams int
+	until   time.Time // when the view ends, if there are no streams
+}
+
+func (h *Handler) newView(w wish) *view {
+	v := &view{pointer: w.pointer, differ: h.differ(w)}
+	for _, pattern := range h.Ignore {
+		if rest, ok := jsondiff.Rebase(pattern, w.pointer, true); ok {
+			v.ignored = append(v.ignored, rest)
+		}
+	}
+	c := eventLogConfig{eventType: h.Event, snapshotType: h.Event, maxEvents: h.History.Events, maxBytes: int(h.History.Size)}
+	switch w.format {
+	case formatPatch:
+		c.whole = jsondiff.Whole
+	case formatMerge:
+		c.snapshotType = eventSnapshot
+	case formatFull:
+		c.maxEvents = 0 // only the newest document is ever sent
+	}
+	v.log = newEventLog(c)
+	return v
+}
+
+// publish appends what a good poll of generation has found to the log, where that is
+// new to the view's clients, and reports whether it was.
+func (v *view) publish(result pollResult, generation uint64) (sent bool) {
+	if result.document == v.published && generation == v.generation {
+		return false
+	}
+	v.published = result.document
+	document, patch, changed := v.compare(result)
+	var rest *jsondiff.Document
+	if changed && len(v.ignored) > 0 {
+		var real bool
+		// What a newer configuration's route has answered is not mixed with what an
+		// older one's has: it is sent, even if it differs in ignored members only.
+		if rest, real = v.without(document); !real && generation == v.generation {
+			return false
+		}
+	}
+	if changed {
+		v.rest = rest
+		v.log.append(document.Bytes(), patch, generation)
+	}
+	v.sent = document
+	v.confirm(generation)
+	return changed
+}
+
+// confirm notes that generation has found what was sent unchanged.
+func (v *view) confirm(generation uint64) {
+	v.generation = max(v.generation, generation)
+	v.log.confirm(generation)
+}
+
+// compare returns the view's part of a document, and how it differs from what was sent.
+func (v *view) compare(result pollResult) (document *jsondiff.Document, patch []byte, changed bool) {
+	switch {
+	case v.pointer == "" && v.sent == nil:
+		return result.document, nil, true
+	case v.pointer == "" && v.sent == result.before && !v.differ.Merge:
+		return result.document, result.patch, result.changed // is what the poll was compared with
+	}
+	text := result.document.Bytes()
+	if v.pointer != "" {
+		found, ok := result.document.Find(v.pointer)
+		if !ok {
+			found = []byte("null")
+		}
+		if v.sent != nil && bytes.Equal(v.sent.Bytes(), found) {
+			return v.sent, nil, false
+		}
+		text = bytes.Clone(found) // or it would keep the memory of the whole
+	}
+	return v.mustDiff(v.sent, text)
+}
+
+// without returns the document without what is ignored, and whether that differs from
+// what was sent.
+func (v *view) without(document *jsondiff.Document) (rest *jsondiff.Document, changed bool) {
+	rest, _, changed = v.mustDiff(v.rest, document.Without(v.ignored))
+	return rest, changed
+}
+
+// mustDiff is for texts out of documents.
+func (v *view) mustDiff(old *jsondiff.Document, text []byte) (*jsondiff.Document, []byte, bool) {
+	document, patch, changed, err := diff(&v.differ, old, text)
+	if err != nil {
+		panic("view: internal error: " + err.Error())
+	}
+	return document, patch, changed
+}
+
+// forget makes the next publish send the whole.
+func (v *view) forget() { v.published, v.sent, v.rest = nil, nil, nil }

@@ -1,0 +1,310 @@
+package pollsse
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
+)
+
+// follower reads a view from its beginning.
+type follower struct {
+	t      *testing.T
+	v      *view
+	cursor eventID
+}
+
+// next returns what the events since the last call say, with their types.
+func (f *follower) next() (said []string) {
+	f.t.Helper()
+	b := f.v.log.after(f.cursor, f.v.generation)
+	f.cursor = b.cursor
+	for _, text := range b.events {
+		e, err := sse.NewReader(strings.NewReader(string(text))).Next()
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		said = append(said, strings.TrimSpace(e.Type+" "+e.Data))
+	}
+	return said
+}
+
+func (f *follower) expect(want ...string) {
+	f.t.Helper()
+	if got := f.next(); !slices.Equal(got, want) {
+		f.t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func whole(value string) string { return `[{"op":"replace","path":"","value":` + value + `}]` }
+
+// padded is long enough that a patch is sent.
+func padded(members string) string { return `{` + members + `,"x":"` + strings.Repeat("x", 200) + `"}` }
+
+func TestViewsSendTheirPartOnly(t *testing.T) {
+	h := new(Handler)
+	r := fed(h)
+	follow := func(format, pointer string) *follower {
+		return &follower{t: t, v: r.watch(h, wish{format, pointer})}
+	}
+	item := follow(formatPatch, "/list/[id=2]")
+	full := follow(formatFull, "/list/[id=2]/n")
+	merged := follow(formatMerge, "/list/0")
+	if r.feed(t, `{"list":[]}`, 1); true {
+		item.expect(whole("null"))
+		full.expect("null")
+		merged.expect("snapshot null")
+	}
+	two := func(n int) string { return padded(fmt.Sprintf(`"id":2,"n":%d`, n)) }
+	r.feed(t, `{"list":[`+two(7)+`]}`, 1)
+	item.expect(whole(two(7)))
+	full.expect("7")
+	merged.expect("snapshot " + two(7))
+	if !r.feed(t, `{"list":[{"id":1},`+two(7)+`]}`, 1) { // moves on
+		t.Error("no news")
+	}
+	item.expect()
+	full.expect()
+	merged.expect(`snapshot {"id":1}`)
+	if r.feed(t, `{"list":[{"id":1},`+two(7)+`],"other":1}`, 1) {
+		t.Error("a change elsewhere is news")
+	}
+	r.feed(t, `{"list":[`+padded(`"id":1`)+`,`+two(8)+`]}`, 1)
+	item.expect(`[{"op":"replace","path":"/n","value":8}]`)
+	full.expect("8")
+	merged.expect(`{` + padded("")[2:]) // its only new member
+	r.feed(t, `{"list":[`+padded(`"id":1,"y":0`)+`]}`, 1)
+	item.expect(whole("null"))
+	full.expect("null")
+	merged.expect(`{"y":0}`)
+	if again := r.watch(h, wish{formatPatch, "/list/[id=2]"}); again != item.v || again.streams != 2 {
+		t.Error("equal wishes do not share a view")
+	}
+	if late := follow(formatFull, "/list/0/id"); true {
+		late.expect("1")
+	}
+}
+
+// Parts do not keep the memory of the documents that they were in.
+func TestPartsAreCopies(t *testing.T) {
+	h := new(Handler)
+	r := fed(h)
+	v := r.watch(h, wish{formatPatch, "/a"})
+	r.feed(t, `{"a":[1]}`, 1)
+	if &v.sent.Bytes()[0] == &r.document.Bytes()[len(`{"a":`)] {
+		t.Error("the part is not copied")
+	}
+}
+
+func TestViewsTakeKeysAlong(t *testing.T) {
+	h := &Handler{Key: []arrayKey{{Pointer: "/*/stations", Member: "code"}}}
+	r := fed(h)
+	list := &follower{t: t, v: r.watch(h, wish{formatPatch, "/data/stations"})}
+	data := &follower{t: t, v: r.watch(h, wish{formatPatch, "/data"})}
+	all := &follower{t: t, v: r.watch(h, wish{formatPatch, ""})}
+	item := func(id, code, n int) string {
+		return fmt.Sprintf(`{"id":%d,"code":%d,"f":{"a":"%0500d","n":%d}}`, id, code, code, n)
+	}
+	in := func(list string) string { return `{"data":{"stations":[` + list + `]}}` }
+	r.feed(t, in(item(1, 1, 0)+","+item(2, 2, 0)+","+item(3, 3, 0)), 1)
+	r.feed(t, in(item(8, 2, 1)+","+item(9, 3, 1)), 1)
+	for f, path := range map[*follower]string{list: "/0", data: "/stations/0", all: "/data/stations/0"} {
+		f.cursor = f.v.log.versions[0].id
+		if got := f.next(); len(got) != 1 || !strings.HasPrefix(got[0], `[{"op":"remove","path":"`+path+`"},`) {
+			t.Errorf("%q", got)
+		}
+	}
+}
+
+// Ignored changes wait for a real one, and what was sent is what counts.
+func TestIgnoredChangesRideAlong(t *testing.T) {
+	h := &Handler{Ignore: []string{"/t", "/list/*/seen"}}
+	r := fed(h)
+	doc := func(time, seen, n int) string {
+		return padded(fmt.Sprintf(`"t":%d,"list":[{"seen":%d,"n":%d}]`, time, seen, n))
+	}
+	all := &follower{t: t, v: r.watch(h, wish{formatPatch, ""})}
+	merged := &follower{t: t, v: r.watch(h, wish{formatMerge, ""})}
+	item := &follower{t: t, v: r.watch(h, wish{formatFull, "/list/0"})}
+	only := &follower{t: t, v: r.watch(h, wish{formatFull, "/t"})}
+	r.feed(t, doc(1, 1, 1), 1)
+	all.expect(whole(doc(1, 1, 1)))
+	merged.expect("snapshot " + doc(1, 1, 1))
+	item.expect(`{"seen":1,"n":1}`)
+	only.expect("1")
+	for i := range 3 {
+		if r.feed(t, doc(2+i, 2+i, 1), 1) {
+			t.Error("ignored changes are news")
+		}
+	}
+	all.expect()
+	if late := (&follower{t: t, v: all.v}); true {
+		late.expect(whole(doc(1, 1, 1))) // what was sent, so that the next patch applies
+	}
+	r.feed(t, doc(5, 1, 2), 1) // seen is as it was when it was sent
+	all.expect(`[{"op":"replace","path":"/t","value":5},{"op":"replace","path":"/list/0/n","value":2}]`)
+	merged.expect(`{"t":5,"list":[{"seen":1,"n":2}]}`)
+	item.expect(`{"seen":1,"n":2}`)
+	only.expect()
+	if r.feed(t, doc(6, 1, 2), 1) {
+		t.Error("ignored changes are news")
+	}
+	r.feed(t, doc(1, 1, 1), 1) // back
+	all.expect(`[{"op":"replace","path":"/t","value":1},{"op":"replace","path":"/list/0/n","value":1}]`)
+	r.feed(t, padded(`"list":[]`), 1) // a member appears and vanishes as it changes
+	all.expect(`[{"op":"remove","path":"/t"},{"op":"remove","path":"/list/0"}]`)
+	r.feed(t, padded(`"t":1,"list":[]`), 1)
+	all.expect()
+	r.feed(t, padded(`"list":[],"t":2`), 1)
+	all.expect()
+}
+
+// What a newer configuration has polled is not shown in the old one's words.
+func TestNewGenerationsIgnoreNothing(t *testing.T) {
+	h := &Handler{Ignore: []string{"/t"}}
+	r := fed(h)
+	f := &follower{t: t, v: r.watch(h, wish{formatFull, ""})}
+	r.feed(t, `{"t":1}`, 1)
+	r.feed(t, `{"t":2}`, 1)
+	f.expect(`{"t":1}`)
+	r.feed(t, `{"t":2}`, 2) // the same bytes as those held
+	f.expect(`{"t":2}`)
+	r.feed(t, `{"t":3}`, 2)
+	f.expect()
+	if b := f.v.log.after(eventID{}, 1); len(b.events) != 0 {
+		t.Errorf("generation 1 is sent %q", b.events)
+	}
+}
+
+func TestViewsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Selectable: []string{"/*"}, MaxViews: 3})
+		s.setAnswer(answering(`{"a":1,"b":2,"c":3,"d":4}`))
+		open := func(name string) *client {
+			c := s.get(s.h, "/?sse_select=/"+name)
+			synctest.Wait()
+			return c
+		}
+		names := func() (names []string) {
+			for _, r := range s.h.pool.byKey {
+				r.mu.Lock()
+				for w := range r.views {
+					names = append(names, w.pointer[1:])
+				}
+				r.mu.Unlock()
+			}
+			slices.Sort(names)
+			return names
+		}
+		leave := func(c *client) {
+			c.leave()
+			<-c.done
+			time.Sleep(time.Second)
+		}
+		a, b, c := open("a"), open("b"), open("c")
+		d := open("d")
+		<-d.done
+		r := sse.NewReader(strings.NewReader(d.text()))
+		if _, err := r.Next(); err == nil || r.Retry < 15*time.Second || d.status != 200 {
+			t.Errorf("one view too many: %d %q", d.status, d.text())
+		}
+		leave(b)
+		leave(a)
+		if d = open("d"); !slices.Equal(names(), []string{"a", "c", "d"}) {
+			t.Errorf("views %v; b has been idle for longest", names())
+		}
+		was := a.events()[0].ID
+		if a = open("a"); a.events()[0].ID != was {
+			t.Error("a lingering view was made anew")
+		}
+		leave(c)
+		time.Sleep(28 * time.Second)
+		if !slices.Contains(names(), "c") {
+			t.Error("a view does not linger")
+		}
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if !slices.Equal(names(), []string{"a", "d"}) {
+			t.Errorf("views %v", names())
+		}
+		if s.resources() != 1 {
+			t.Errorf("%d resources for the views of one", s.resources())
+		}
+		s.close(a, d)
+	})
+}
+
+func TestWishes(t *testing.T) {
+	h := &Handler{Format: formatMerge, Select: "/data", Selectable: []string{"/data/stations/*", "/x", "/data/*/name"}}
+	for _, c := range []struct {
+		query, format, pointer string
+		notices                bool
+		err                    string
+	}{
+		{"", "merge", "/data", false, ""},
+		{"a=b", "merge", "/data", false, ""},
+		{"sse_format=", "merge", "/data", false, ""},
+		{"sse_format=patch", "patch", "/data", false, ""},
+		{"a&sse_format=full&b", "full", "/data", false, ""},
+		{"sse_format=Full", "", "", false, `sse_format must be patch, full or merge, not "Full"`},
+		{"sse_select=/data", "merge", "/data", false, ""},
+		{"sse_select=%2Fx", "merge", "/x", false, ""},
+		{"sse_select=/data/stations/3", "merge", "/data/stations/3", false, ""},
+		{"sse_select=/data/stations/%5Bid=4%5D", "merge", "/data/stations/[id=4]", false, ""},
+		{"sse_select=/data/stations/[name=a%20b~1c]", "merge", "/data/stations/[name=a b~1c]", false, ""},
+		{"sse_select=/data/a/name", "merge", "/data/a/name", false, ""},
+		{"sse_select=/data/stations", "", "", false, "sse_select=/data/stations is not allowed"},
+		{"sse_select=/data/stations/3/x", "", "", false, "is not allowed"},
+		{"sse_select=", "", "", false, "is not allowed"},
+		{"sse_select=/secret", "", "", false, "is not allowed"},
+		{"sse_select=x", "", "", false, `sse_select must be a JSON Pointer (RFC 6901), not "x"`},
+		{"sse_select=/x~2", "", "", false, "must be a JSON Pointer"},
+		{"sse_status", "merge", "/data", true, ""},
+		{"sse_status=1", "merge", "/data", true, ""},
+		{"sse_status=true&sse_format=full", "full", "/data", true, ""},
+		{"sse_status=0", "merge", "/data", false, ""},
+		{"sse_status=false", "merge", "/data", false, ""},
+		{"sse_status=yes", "", "", false, "sse_status must be true or false"},
+	} {
+		r := received(t, "/?"+c.query, nil)
+		w, notices, err := h.wish(r)
+		switch {
+		case c.err != "":
+			if err == nil || !strings.Contains(err.Error(), c.err) {
+				t.Errorf("%s: %v, want %s", c.query, err, c.err)
+			}
+		case err != nil || w != wish{c.format, c.pointer} || notices != c.notices:
+			t.Errorf("%s: %v, %v, %v", c.query, w, notices, err)
+		}
+	}
+	for _, pointer := range []string{"", "/a"} { // nothing is selectable
+		r := received(t, "/?sse_select="+pointer, nil)
+		if _, _, err := (&Handler{Format: formatPatch}).wish(r); (err == nil) != (pointer == "") {
+			t.Errorf("%q: %v", pointer, err)
+		}
+	}
+}
+
+// What is not allowed is said, whatever the format, and nothing is polled for it.
+func TestBadWishesAreAnswered(t *testing.T) {
+	s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+	for _, query := range []string{"sse_format=x", "sse_select=/a", "sse_status=x"} {
+		for _, header := range [][]string{{"Accept", "text/event-stream"}, {"Prefer", "wait=1"}} {
+			c := s.request(s.h, "GET", "/?"+query, header...)
+			<-c.done
+			if c.status != 400 || !strings.Contains(c.text(), query[:6]) {
+				t.Errorf("%s: %d %q", query, c.status, c.text())
+			}
+		}
+	}
+	if s.count() != 0 {
+		t.Errorf("%d polls", s.count())
+	}
+	s.close()
+}
