@@ -31,6 +31,8 @@ func TestBrowser(t *testing.T) {
 	t.Run("Example", func(t *testing.T) { testExample(t, browser) })
 	t.Run("CutMidEvent", func(t *testing.T) { testCutMidEvent(t, browser) })
 	t.Run("README", func(t *testing.T) { testFirstScreen(t, browser) })
+	t.Run("HTMX", func(t *testing.T) { testHTMX(t, browser) })
+	t.Run("Polyfill", func(t *testing.T) { testPolyfill(t, browser) })
 }
 
 // testExample runs Caddyfile.example as it is, but for its ports.

@@ -32,9 +32,55 @@ func TestHistories(t *testing.T) {
 	maps.Copy(replayed, generatedHistories())
 	for name, versions := range replayed {
 		for _, protocol := range []string{"h1", "h2"} {
-			t.Run(name+"/"+protocol, func(t *testing.T) { replay(t, protocol, versions) })
+			t.Run(name+"/"+protocol, func(t *testing.T) { replay(t, protocol, "", 20, newHistory(t, versions)) })
 		}
 	}
+}
+
+// Merge patches, and snapshots where they cannot say it, rebuild all histories too.
+func TestHistoriesAsMergePatches(t *testing.T) {
+	replayed := histories.Recorded(t)
+	maps.Copy(replayed, generatedHistories())
+	// Every second version says what a merge patch cannot.
+	for i, v := range replayed["nested"] {
+		if i%2 == 1 {
+			replayed["nested"][i] = strings.Replace(v, `{"a":{`, `{"a":{"null":null,`, 1)
+		}
+	}
+	for name, versions := range replayed {
+		t.Run(name, func(t *testing.T) { replay(t, "h1", "merge", 3, newHistory(t, versions)) })
+	}
+}
+
+// Nothing is sent for versions that differ in ignored members only.
+func TestHistoriesWithIgnoredMembers(t *testing.T) {
+	replayed := histories.Recorded(t)
+	maps.Copy(replayed, generatedHistories())
+	for name, versions := range replayed {
+		ignored := map[string]string{"usgs-quakes-2.5day": "/metadata/generated", "cdc-vaccination-states": "/runid", "list": "/generated"}[name]
+		if ignored == "" { // make one
+			ignored = "/polls/*/at"
+			for i, v := range versions {
+				versions[i] = fmt.Sprintf(`{"data":%s,"polls":[{"at":%d}]}`, v, i)
+			}
+			versions = twice(versions)
+		}
+		t.Run(name, func(t *testing.T) {
+			h := newHistory(t, versions, ignored)
+			if all := newHistory(t, versions); len(h.distinct) >= len(all.distinct) {
+				t.Fatalf("%d of %d versions differ in more than %s", len(h.distinct), len(all.distinct), ignored)
+			}
+			replay(t, "h2", "", 3, h)
+		})
+	}
+}
+
+// twice shows each version once more, at another time.
+func twice(versions []string) (doubled []string) {
+	for i, v := range versions {
+		doubled = append(doubled, v, strings.Replace(v, fmt.Sprintf(`"polls":[{"at":%d}]`, i), fmt.Sprintf(`"polls":[{"at":-%d}]`, i+1), 1))
+	}
+	return doubled
 }
 
 // generatedHistories have the shapes of the recorded ones: lists with items that
@@ -88,6 +134,8 @@ func generatedHistories() map[string][]string {
 type history struct {
 	t        *testing.T
 	versions []string
+	ignored  []string
+	merge    bool      // the events are merge patches
 	largest  int       // bytes of a version
 	distinct []version // valid, and different in value from the one before
 	place    []int     // in distinct, by version; -1 where not valid
@@ -105,6 +153,7 @@ type history struct {
 type version struct {
 	text string
 	sum  [sha256.Size]byte // of its canonical form
+	said [sha256.Size]byte // of that, without what is ignored
 }
 
 // canonical spells equal values alike, and numbers as they are written.
@@ -116,8 +165,8 @@ func canonical(v any) [sha256.Size]byte {
 	return sha256.Sum256(text)
 }
 
-func newHistory(t *testing.T, versions []string) *history {
-	h := &history{t: t, versions: versions, clients: make(map[int]*int), checked: make(map[string]int)}
+func newHistory(t *testing.T, versions []string, ignored ...string) *history {
+	h := &history{t: t, versions: versions, ignored: ignored, clients: make(map[int]*int), checked: make(map[string]int)}
 	h.parsed.at = -1
 	for _, text := range versions {
 		h.largest = max(h.largest, len(text))
@@ -126,9 +175,9 @@ func newHistory(t *testing.T, versions []string) *history {
 			h.place = append(h.place, -1)
 			continue
 		}
-		sum := canonical(v)
-		if n := len(h.distinct); n == 0 || h.distinct[n-1].sum != sum {
-			h.distinct = append(h.distinct, version{text, sum})
+		said := canonical(oracle.Without(v, ignored...))
+		if n := len(h.distinct); n == 0 || h.distinct[n-1].said != said {
+			h.distinct = append(h.distinct, version{text, canonical(v), said})
 		}
 		h.place = append(h.place, len(h.distinct)-1)
 	}
@@ -164,6 +213,13 @@ func (h *history) everybodyIsThereLocked() bool {
 	return true
 }
 
+// isOver reports whether the last version is shown.
+func (h *history) isOver() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at == len(h.versions)-1
+}
+
 // enter says that client is connected; its place is then waited for. It returns the
 // place up to which the client may have to catch up.
 func (h *history) enter(client int, at *int) int {
@@ -185,17 +241,20 @@ func (h *history) step(from int, e sse.Event, jump bool) (int, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	whole := strings.HasPrefix(e.Data, `[{"op":"replace","path":"",`)
+	if h.merge {
+		whole = e.Type == "snapshot"
+	}
 	if from < 0 && !whole {
 		return 0, errors.New("the first event is no snapshot")
 	}
-	key := strconv.Itoa(from) + " " + e.ID + " " + e.Data
+	key := strconv.Itoa(from) + " " + e.ID + " " + e.Type + " " + e.Data
 	to, ok := h.checked[key]
 	if !ok {
 		var err error
 		if to, err = h.placeOf(e.ID); err != nil {
 			return 0, err
 		}
-		if err = h.checkLocked(from, to, e.Data); err != nil {
+		if err = h.checkLocked(from, to, e); err != nil {
 			return 0, err
 		}
 		h.checked[key] = to
@@ -218,8 +277,8 @@ func (h *history) placeOf(id string) (int, error) {
 	return int(n), err
 }
 
-// checkLocked applies a patch to the version at from and compares with the one at to.
-func (h *history) checkLocked(from, to int, patch string) error {
+// checkLocked applies an event to the version at from and compares with the one at to.
+func (h *history) checkLocked(from, to int, e sse.Event) error {
 	if from >= 0 && h.parsed.at != from {
 		doc, err := oracle.Value([]byte(h.distinct[from].text))
 		if err != nil {
@@ -231,32 +290,48 @@ func (h *history) checkLocked(from, to int, patch string) error {
 	if from < 0 {
 		doc = nil
 	}
-	doc, err := oracle.Apply(doc, []byte(patch))
+	doc, err := h.apply(doc, e)
 	if err != nil {
 		return err
 	}
 	if canonical(doc) != h.distinct[to].sum {
-		return fmt.Errorf("%.200s does not lead from %d to %d", patch, from, to)
+		return fmt.Errorf("%s %.200s does not lead from %d to %d", e.Type, e.Data, from, to)
 	}
 	h.parsed.at, h.parsed.doc = to, doc
 	return nil
 }
 
-// replay shows a history to 20 clients.
-func replay(t *testing.T, protocol string, versions []string) {
+// apply returns what an event makes of doc.
+func (h *history) apply(doc any, e sse.Event) (any, error) {
+	if !h.merge {
+		return oracle.Apply(doc, []byte(e.Data))
+	}
+	v, err := oracle.Value([]byte(e.Data))
+	if err == nil && e.Type != "snapshot" {
+		v = oracle.Merge(doc, v)
+	}
+	return v, err
+}
+
+// replay shows a history to clients that wish its events in a format.
+func replay(t *testing.T, protocol, format string, number int, h *history) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	h := newHistory(t, versions)
+	h.merge = format == "merge"
 	u := newUpstream(t, "")
 	u.setAnswer(h.ServeHTTP)
-	c := start(t, u.site("interval 5ms\nretry 1ms 2ms"))
+	options := "interval 5ms\nretry 1ms 2ms\n"
+	if len(h.ignored) > 0 {
+		options += "ignore " + strings.Join(h.ignored, " ")
+	}
+	c := start(t, u.site(options))
 
 	var clients sync.WaitGroup
 	var jumps, cuts, events, size int
 	var mu sync.Mutex // guards what is summed up
-	for i := range 20 {
+	for i := range number {
 		clients.Go(func() {
-			r := &replayer{caddy: c, history: h, protocol: protocol, number: i, at: -1}
+			r := &replayer{caddy: c, history: h, protocol: protocol, format: format, number: i, at: -1}
 			r.rand = rand.New(rand.NewPCG(seed, uint64(i)))
 			if err := r.run(); err != nil {
 				t.Errorf("client %d: %v", i, err)
@@ -288,11 +363,11 @@ func replay(t *testing.T, protocol string, versions []string) {
 		t.Errorf("%d times a version was left out, but only %d snapshots were smaller", jumps, outcome("smaller"))
 	}
 	var polled int
-	for _, v := range versions {
+	for _, v := range h.versions {
 		polled += len(v)
 	}
 	t.Logf("%d versions, %d valid and distinct; %d cuts, %d resumed by events, %d by a smaller snapshot; %d events of %d bytes, polling: %d bytes (%.1f %%)",
-		len(versions), len(h.distinct), cuts, outcome("held"), outcome("smaller"), events, size, polled, 100*float64(size)/float64(polled))
+		len(h.versions), len(h.distinct), cuts, outcome("held"), outcome("smaller"), events, size, polled, 100*float64(size)/float64(polled))
 }
 
 // replayer is one client.
@@ -300,6 +375,7 @@ type replayer struct {
 	*caddy
 	*history
 	protocol string
+	format   string
 	number   int
 	rand     *rand.Rand
 
@@ -326,7 +402,7 @@ func (r *replayer) run() error {
 
 // connectOnce follows the stream until it is cut at a random byte.
 func (r *replayer) connectOnce() (done bool, err error) {
-	s, err := r.connect(r.protocol, "/api/history", r.id)
+	s, err := r.connect(r.protocol, "/api/history?sse_format="+r.format, r.id)
 	if err != nil {
 		return false, err
 	}
@@ -340,7 +416,7 @@ func (r *replayer) connectOnce() (done bool, err error) {
 	defer r.leave(r.number)
 	for {
 		if r.here() == len(r.distinct)-1 {
-			return true, nil
+			return true, r.expectNoMore(s)
 		}
 		timer := time.AfterFunc(patience, s.cancel)
 		e, err := stream.Next()
@@ -368,6 +444,23 @@ func (r *replayer) connectOnce() (done bool, err error) {
 		r.events++
 		r.size += e.Size
 	}
+}
+
+// expectNoMore waits until all versions have been polled, for which there is no event.
+func (r *replayer) expectNoMore(s *connection) error {
+	if r.number > 0 {
+		return nil
+	}
+	for began := time.Now(); !r.history.isOver(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > patience {
+			return errors.New("the last version is not shown")
+		}
+	}
+	time.AfterFunc(100*time.Millisecond, s.cancel)
+	if e, err := s.Next(); err == nil {
+		return fmt.Errorf("one more event: %.200s", e.Data)
+	}
+	return nil
 }
 
 func (r *replayer) here() int {

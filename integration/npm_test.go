@@ -1,0 +1,139 @@
+package integration
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha512"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+	"testing"
+	"time"
+)
+
+// npmFile returns a file of a package in the npm registry, whose tarball has that SHA-512.
+func npmFile(t *testing.T, name, version, sum, file string) string {
+	t.Helper()
+	client := &http.Client{Timeout: time.Minute}
+	response, err := client.Get(fmt.Sprintf("https://registry.npmjs.org/%s/-/%s-%s.tgz", name, path.Base(name), version))
+	if err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skipf("the npm registry cannot be reached: %v", err)
+	}
+	defer response.Body.Close()
+	tarball, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := sha512.Sum512(tarball); base64.StdEncoding.EncodeToString(got[:]) != sum {
+		t.Fatalf("%s %s: %s, another file than expected", name, version, response.Status)
+	}
+	unzipped, err := gzip.NewReader(bytes.NewReader(tarball))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for archive := tar.NewReader(unzipped); ; {
+		header, err := archive.Next()
+		if err != nil {
+			t.Fatalf("%s in %s %s: %v", file, name, version, err)
+		}
+		if header.Name == "package/"+file {
+			text, err := io.ReadAll(archive)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+	}
+}
+
+// serve makes a page of files in front of Caddy, as one site.
+func serve(t *testing.T, c *caddy, files map[string]string) (page string) {
+	t.Helper()
+	site := &httputil.ReverseProxy{Transport: c.h1.Transport}
+	site.Rewrite = func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "localhost"}) }
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		text, ok := files[r.URL.Path]
+		if !ok {
+			site.ServeHTTP(w, r)
+			return
+		}
+		if strings.HasSuffix(r.URL.Path, ".js") {
+			w.Header().Set("Content-Type", "text/javascript")
+		}
+		io.WriteString(w, text)
+	}))
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+	})
+	return server.URL + "/"
+}
+
+// testHTMX runs the example of README.md with htmx 2, and what it says of htmx 4.
+func testHTMX(t *testing.T, browser context.Context) {
+	two := map[string]string{
+		"/htmx.js": npmFile(t, "htmx.org", "2.0.11", "Thx/WtpeOQqSrqBCw/A1cwGJGg4UrVa3+sW0GmrM3p4gJgO89ecH4qtbnyzDDWFvBTqjnIMCgELTNt636dtamA==", "dist/htmx.min.js"),
+		"/sse.js":  npmFile(t, "htmx-ext-sse", "2.2.4", "LJmxVhykyflBWgh5PvbRidcyuqMHlgfajmmzumvKctv9puvsufeH6OaejSMZTNTnEI8O2wXXn4ZZtBdpEMqmEQ==", "dist/sse.min.js"),
+		"/":        blocks(t, "html htmx")[0],
+	}
+	const four = "oF7JgXhDW9UXCy/k1ZYFUQgzu/rm19ORWPSPNL91vPluB2PB9+MV55tyQdH/w7o2EAbTYUG5SDW1R60mdkdqGg=="
+	for name, files := range map[string]map[string]string{
+		"event price": two,
+		"": {
+			"/htmx.js": npmFile(t, "htmx.org", "4.0.1", four, "dist/htmx.min.js"),
+			"/sse.js":  npmFile(t, "htmx.org", "4.0.1", four, "dist/ext/hx-sse.min.js"),
+			"/":        `<b hx-sse:connect="/api/prices?sse_format=full&sse_select=/prices/[id=apples]/price"></b>`,
+		},
+	} {
+		files["/"] = `<!doctype html><script src="/htmx.js"></script><script src="/sse.js"></script>` + files["/"]
+		u := newUpstream(t, apples(0))
+		c := start(t, u.site("interval 20ms\nselectable /prices/*/price\n"+name))
+		tab := openTab(t, browser, serve(t, c, files))
+		for n := range 4 {
+			u.set(apples(n))
+			c.eventually(fmt.Sprintf("%q: price %d is shown", name, n), func() bool {
+				return evaluate[string](t, tab, `document.querySelector('b').textContent`) == fmt.Sprint(n)
+			})
+		}
+	}
+}
+
+func apples(price int) string {
+	return fmt.Sprintf(`{"prices":[%s{"id":"apples","price":%d}]}`, strings.Repeat(`{"id":"pears"},`, price), price)
+}
+
+// testPolyfill runs the example of README.md with the polyfill, which says in the query
+// where it left off, and is cut off in between.
+func testPolyfill(t *testing.T, browser context.Context) {
+	price := func(n int) string { return fmt.Sprintf(`{"prices":[{"price":%d}]}`, n) }
+	u := newUpstream(t, price(0))
+	c := start(t, u.site("interval 20ms\nretry 10ms\nmax_age 1s\nforward_header Authorization"))
+	tab := openTab(t, browser, serve(t, c, map[string]string{
+		"/":                   "<!doctype html>" + strings.Replace(blocks(t, "html polyfill")[0], "Bearer …", "Bearer me", 1),
+		"/eventsource.min.js": npmFile(t, "event-source-polyfill", "1.0.31", "4IJSItgS/41IxN5UVAVuAyczwZF7ZIEsM1XAoUzIHA6A+xzusEZUutdXz2Nr+MQPLxfTiCvqE79/C8HT8fKFvA==", "src/eventsource.min.js"),
+	}))
+	for n := range 10 { // streams end after a second
+		u.set(price(n))
+		c.eventually(fmt.Sprintf("price %d is shown", n), func() bool { return evaluate[int](t, tab, `price ?? -1`) == n })
+		time.Sleep(300 * time.Millisecond)
+	}
+	if got := u.lastPoll().Header.Get("Authorization"); got != "Bearer me" {
+		t.Errorf("polled with Authorization %q", got)
+	}
+	outcome := func(name string) int { return c.metric(`caddy_poll_sse_resumes_total{outcome="` + name + `"}`) }
+	if n := outcome("held") + outcome("snapshot"); n < 2 || outcome("new") != 1 {
+		t.Errorf("%d streams said where the one before left off, %d did not", n, outcome("new"))
+	}
+}
