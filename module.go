@@ -11,6 +11,10 @@
 // resuming, slow and live clients are one case: each is sent the events after its
 // cursor, or one snapshot of the document where the log no longer holds its place.
 //
+// What is polled is a resource. It feeds a view for each format and part of the
+// document that clients wish, with an event log of its own. A long-poll waits for the
+// head of such a log to change.
+//
 // Data moves to the right only, and nothing on the right knows what is on its left.
 //
 // # Promises
@@ -53,8 +57,10 @@ func init() {
 
 // Handler answers requests for an event stream (GET with text/event-stream in
 // Accept) with the changes of the JSON document that the rest of the route serves
-// under the same URL. It polls the document through the rest of the route, once for
-// all clients. Other requests pass to the next handler.
+// under the same URL, and long-polls (GET with Prefer: wait) with the document when
+// it has changed. It polls the document through the rest of the route, once for all
+// clients. Other requests pass to the next handler; what a successful write may have
+// changed is polled at once.
 type Handler struct {
 	// The time from the start of a poll to the start of the next, ±10 %. Failures
 	// lengthen it, up to 30s or the interval itself. Default: 2s.
@@ -138,7 +144,7 @@ type Handler struct {
 	// to come back later. Default: 1000.
 	MaxPollers int `json:"max_pollers,omitempty"`
 
-	// How many streams may be open at a time. Default: 100000.
+	// How many streams and long-polls may be open at a time. Default: 100000.
 	MaxStreams int `json:"max_streams,omitempty"`
 
 	// How many different wishes (sse_format, sse_select) clients may have of one
