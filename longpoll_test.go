@@ -214,6 +214,24 @@ func TestLongPollPasses(t *testing.T) {
 	})
 }
 
+// What is no document is sent to a long-poll as it is, but not in place of one.
+func TestLongPollOfNoDocument(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(answering("<html>"))
+		began := time.Now()
+		s.longPoll(s.h, 10, "").expect(t, 200, "<html>", 0, began)
+		s.setAnswer(answering("1"))
+		c := s.longPoll(s.h, 10, "")
+		c.expect(t, 200, "1", 0, began)
+		s.setAnswer(answering("<html>"))
+		s.waitForPolls(1)
+		began = time.Now()
+		s.longPoll(s.h, 10, c.header.Get("ETag")).expect(t, 304, "", 10*time.Second, began)
+		s.close()
+	})
+}
+
 func TestLongPollsAreLimitedAndDrained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, &Handler{MaxStreams: 2, Drain: caddy.Duration(10 * time.Second)})

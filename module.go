@@ -329,6 +329,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		switch res.firstPoll(r.Context(), h, resuming) {
 		case verdictServe:
 			defer pool.leave(h, res)
+			if !streams && res.rejected() {
+				return h.pass(w, r, next)
+			}
 			v := res.watch(h, wish)
 			if v == nil {
 				return h.refuse(w, r, limitViews)

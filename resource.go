@@ -349,6 +349,14 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 	return withdrawn
 }
 
+// rejected reports whether the upstream answers with what is no document, and has never
+// answered otherwise: a page or a picture perhaps, which a long-poll had better be sent.
+func (r *resource) rejected() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.document == nil && r.last.kind == pollRejected
+}
+
 // upstream returns the status of the upstream, and what is closed when it turns.
 func (r *resource) upstream() (upstreamStatus, <-chan struct{}) {
 	r.mu.Lock()
@@ -385,7 +393,7 @@ func (r *resource) firstPoll(ctx context.Context, h *Handler, resuming bool) ver
 	for {
 		r.mu.Lock()
 		result, by, polled := r.last, r.lastBy, r.polled
-		held := r.document != nil && r.confirmed >= generation
+		held := r.document != nil && r.confirmed >= generation && by != 0
 		unsure := r.document != nil && result.withdrawn() // until it is confirmed
 		superseded := r.source == nil || r.source.handler.generation > generation
 		r.mu.Unlock()

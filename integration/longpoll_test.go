@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net/http"
@@ -82,6 +83,34 @@ func TestLongPolls(t *testing.T) {
 	})
 	if response, text, err := c.longPoll("h1", "/api/n", 20, tag); err != nil || response.StatusCode != 410 || text != "gone for wait=20" {
 		t.Errorf("a withdrawn document: %s, %q, %v", response.Status, text, err)
+	}
+}
+
+// What compresses answers around us leaves the tags as they are.
+func TestEncodedLongPoll(t *testing.T) {
+	u := newUpstream(t, stations(0))
+	c := start(t, "encode\n"+u.site("interval 20ms"))
+	request, err := http.NewRequest(http.MethodGet, "http://localhost/api/n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Prefer", "wait=1")
+	request.Header.Set("Accept-Encoding", "gzip")
+	response, err := c.h1.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	unzipped, err := gzip.NewReader(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(unzipped); err != nil || string(text) != stations(0) {
+		t.Errorf("%d bytes, %v", len(text), err)
+	}
+	tag := response.Header.Get("ETag")
+	if response, _, err = c.longPoll("h1", "/api/n", 1, tag); err != nil || response.StatusCode != 304 {
+		t.Errorf("%s is sent %s, %v", tag, response.Status, err)
 	}
 }
 

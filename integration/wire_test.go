@@ -25,9 +25,17 @@ func TestFormatsAndNames(t *testing.T) {
 		if f.Data != numbered(1) || p.Data != `[{"op":"replace","path":"/n","value":1}]` {
 			t.Errorf("%s: %+v, %+v", protocol, p, f)
 		}
+		merge := c.open(protocol, "/api/"+protocol+"?sse_format=merge", "")
+		if m := c.next(merge); m.Data != numbered(1) || m.Type != "snapshot" {
+			t.Errorf("%s: %+v", protocol, m)
+		}
 		patch.close()
 		u.set(numbered(2))
 		c.next(full)
+		m := c.next(merge)
+		if m.Data != `{"n":2}` || m.Type != "price" {
+			t.Errorf("%s: %+v", protocol, m)
+		}
 		// An id vouches for a document, not for a format.
 		if e := c.next(c.open(protocol, "/api/"+protocol, f.ID)); e.Data != `[{"op":"replace","path":"/n","value":2}]` {
 			t.Errorf("%s: after an id of the other format: %.100s", protocol, e.Data)
@@ -35,7 +43,12 @@ func TestFormatsAndNames(t *testing.T) {
 		if e := c.next(c.open(protocol, "/api/"+protocol+"?last-event-id="+f.ID, "")); e.Data != `[{"op":"replace","path":"/n","value":2}]` {
 			t.Errorf("%s: after an id in the query: %.100s", protocol, e.Data)
 		}
-		for _, query := range []string{"sse_format=merge", "sse_select=/n"} {
+		u.set(numbered(3))
+		c.next(full)
+		if e := c.next(c.open(protocol, "/api/"+protocol+"?sse_format=merge", m.ID)); e.Data != `{"n":3}` {
+			t.Errorf("%s: after an id of a merge patch: %+v", protocol, e)
+		}
+		for _, query := range []string{"sse_format=json", "sse_select=/n", "sse_status=very"} {
 			s, err := c.connect(protocol, "/api/x?"+query, "")
 			if err != nil {
 				t.Fatal(err)
@@ -196,6 +209,34 @@ func TestMaxAgeEndsStreamsCleanly(t *testing.T) {
 		back := c.open(protocol, "/api/x", id)
 		if e, err := c.tryNext(back); err != io.EOF {
 			t.Errorf("%s: nothing has changed, but the client is sent %.100s (%v)", protocol, e.Data, err)
+		}
+	}
+}
+
+// Options that work upon the document work together, over a real connection.
+func TestPartsAndIgnoredMembers(t *testing.T) {
+	document := `{"meta":{"at":%d},"data":{"at":%d,"lists":[{"stations":[%s]}],"note":"` + filler + `"}}`
+	station := func(code string, n int) string {
+		return fmt.Sprintf(`{"id":%d,"code":%q,"n":%d,"note":%q}`, n, code, n, filler)
+	}
+	u := newUpstream(t, fmt.Sprintf(document, 1, 1, station("a", 1)+","+station("b", 2)+","+station("c", 3)))
+	c := start(t, u.site("interval 10ms 50ms\nselect /data\nignore /*/at\nkey /data/lists/*/stations code\nevent change"))
+	for _, protocol := range protocols {
+		u.set(fmt.Sprintf(document, 1, 1, station("a", 1)+","+station("b", 2)+","+station("c", 3)))
+		s := c.open(protocol, "/api/"+protocol, "")
+		if e := c.next(s); !strings.Contains(e.Data, `"path":"","value":{"at":1,"lists":[`) || e.Type != "change" {
+			t.Errorf("%s: %.300s", protocol, e.Data)
+		}
+		for i := range 5 {
+			u.set(fmt.Sprintf(document, 2+i, 2+i, station("a", 1)+","+station("b", 2)+","+station("c", 3)))
+			time.Sleep(60 * time.Millisecond)
+		}
+		u.set(fmt.Sprintf(document, 8, 9, station("b", 4)+","+station("c", 5)))
+		const want = `[{"op":"replace","path":"/at","value":9},{"op":"remove","path":"/lists/0/stations/0"},` +
+			`{"op":"replace","path":"/lists/0/stations/0/id","value":4},{"op":"replace","path":"/lists/0/stations/0/n","value":4},` +
+			`{"op":"replace","path":"/lists/0/stations/1/id","value":5},{"op":"replace","path":"/lists/0/stations/1/n","value":5}]`
+		if e := c.next(s); e.Data != want {
+			t.Errorf("%s: %s", protocol, e.Data)
 		}
 	}
 }
