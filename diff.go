@@ -9,7 +9,7 @@ func (h *Handler) differ(w wish) jsondiff.Differ {
 		d.Merge, d.Worth = true, mergeable
 	}
 	for _, k := range h.Key {
-		if pointer, ok := jsondiff.Rebase(k.Pointer, w.pointer, false); ok {
+		if pointer, ok := jsondiff.Rebase(k.Pointer, w.pointer); ok {
 			d.Keys = append(d.Keys, jsondiff.Key{Pointer: pointer, Member: k.Member})
 		}
 	}

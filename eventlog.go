@@ -42,7 +42,7 @@ type eventLogConfig struct {
 	snapshotType string                       // the same for events that say the whole document
 	whole        func(document []byte) []byte // their data; nil where that is the document itself
 	maxEvents    int
-	maxBytes     int
+	maxBytes     int64
 }
 
 // newEventLog returns an empty log with an epoch of its own.
@@ -81,7 +81,7 @@ func (l *eventLog) append(document, patch []byte, generation uint64) {
 	l.versions = append(l.versions, version{id, generation, event})
 	l.document, l.snapshot = document, snapshot
 	l.bytes += len(event)
-	for len(l.versions)-1 > l.maxEvents || l.bytes > l.maxBytes {
+	for len(l.versions)-1 > l.maxEvents || int64(l.bytes) > l.maxBytes {
 		l.versions = l.versions[1:]
 		l.bytes -= len(l.versions[0].event)
 		l.versions[0].event = nil // nothing leads to the oldest version
@@ -186,12 +186,16 @@ func (l *eventLog) newest(known []eventID, generation uint64) (document []byte, 
 	if visible == 0 || visible < len(l.versions) {
 		return nil, eventID{}, false, l.changed
 	}
+	head := l.headLocked().id
 	for _, id := range known {
+		if id.digest != head.digest { // spares a look through all versions
+			continue
+		}
 		if at, _ := l.findLocked(id, visible); at == visible-1 {
 			has = true
 		}
 	}
-	return l.document, l.headLocked().id, has, l.changed
+	return l.document, head, has, l.changed
 }
 
 // visibleLocked returns how many versions a stream of that generation may see.

@@ -14,7 +14,7 @@ import (
 
 // logOf returns a log whose snapshots say "whole <document>" and whose events are
 // the patches, of the first generation.
-func logOf(maxEvents, maxBytes int) *eventLog {
+func logOf(maxEvents int, maxBytes int64) *eventLog {
 	return newEventLog(eventLogConfig{
 		whole:     func(document []byte) []byte { return append([]byte("whole "), document...) },
 		maxEvents: maxEvents,

@@ -19,26 +19,30 @@ func preferredWait(r *http.Request) (wait time.Duration, ok bool) {
 	if r.Method != http.MethodGet {
 		return 0, false
 	}
-	for _, header := range r.Header["Prefer"] {
-		for preference := range strings.SplitSeq(header, ",") {
-			preference, _, _ = strings.Cut(preference, ";")
-			name, value, _ := strings.Cut(preference, "=")
-			if !strings.EqualFold(strings.TrimSpace(name), "wait") {
-				continue
-			}
-			// The first one counts (RFC 7240 §2).
-			seconds, err := strconv.ParseUint(strings.Trim(value, " \t\""), 10, 31)
-			return min(time.Duration(seconds)*time.Second, maxWait), err == nil
+	for preference := range elements(r.Header["Prefer"]) {
+		preference, _, _ = strings.Cut(preference, ";")
+		name, value, _ := strings.Cut(preference, "=")
+		if !strings.EqualFold(strings.TrimSpace(name), "wait") {
+			continue
 		}
+		// The first one counts (RFC 7240 §2).
+		seconds, err := strconv.ParseUint(strings.Trim(value, " \t\""), 10, 31)
+		return min(time.Duration(seconds)*time.Second, maxWait), err == nil
 	}
 	return 0, false
 }
 
-// knownIDs returns the ids among the entity tags of the documents that the client has
+// maxKnown is how many entity tags of a long-poll are looked at.
+const maxKnown = 16
+
+// knownIDs returns the first ids among the entity tags of the documents that the client has
 // (RFC 9110 §13.1.2).
 func knownIDs(r *http.Request) (ids []eventID) {
 	for _, header := range r.Header["If-None-Match"] {
 		for tag := range strings.SplitSeq(header, ",") { // there is no comma in ours
+			if len(ids) == maxKnown {
+				return ids
+			}
 			if id, ok := parseEventID(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`)); ok {
 				ids = append(ids, id)
 			}
@@ -47,25 +51,31 @@ func knownIDs(r *http.Request) (ids []eventID) {
 	return ids
 }
 
+// longPoll is what a client that waits has asked for.
+type longPoll struct {
+	began time.Time
+	wait  time.Duration
+	known []eventID // of documents that it has
+}
+
 // serveLongPoll answers r with the document of a view as soon as the client does not
 // have it, or, when the wait is over, with the news that it still does.
-func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, res *resource, v *view, wait time.Duration) error {
+func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, res *resource, v *view, p longPoll) error {
 	response := newResponse(w)
 	h.open.add(response)
 	defer h.open.remove(response)
-	known := knownIDs(r)
-	deadline := time.Now().Add(min(wait, h.lifetime()))
+	deadline := p.began.Add(min(p.wait, h.lifetime()))
 	over := time.NewTimer(time.Until(deadline))
 	defer over.Stop()
 	draining := h.draining
 	ended := false
 	for {
-		document, id, has, changed := v.log.newest(known, h.generation)
+		document, id, has, changed := v.log.newest(p.known, h.generation)
 		switch {
 		case document != nil && !has:
-			return answerLongPoll(response, http.StatusOK, id, wait, document, h.exiting)
+			return answerLongPoll(response, http.StatusOK, id, p.wait, document, h.exiting)
 		case document != nil && ended:
-			return answerLongPoll(response, http.StatusNotModified, id, wait, nil, h.exiting)
+			return answerLongPoll(response, http.StatusNotModified, id, p.wait, nil, h.exiting)
 		case ended:
 			return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
 		}

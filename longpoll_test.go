@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 func TestPreferredWait(t *testing.T) {
@@ -32,6 +33,8 @@ func TestPreferredWait(t *testing.T) {
 		{"wait", -1},
 		{"waiting=5", -1},
 		{"respond-async", -1},
+		{`foo="a, wait=5"`, -1},
+		{`foo="a\", wait=5", wait=7`, 7 * time.Second},
 		{"", -1},
 	} {
 		r := received(t, "/", func(r *http.Request) { r.Header.Set("Prefer", c.header) })
@@ -138,6 +141,12 @@ func TestLongPoll(t *testing.T) {
 		if s.count() != 2 {
 			t.Errorf("%d polls", s.count())
 		}
+		// However many tags there are, the first few are looked at.
+		many := strings.Repeat(`W/"`+eventID{1, 1, 1}.String()+`",`, maxKnown-1)
+		last := waiting[0].header.Get("ETag")
+		s.longPoll(s.h, 0, many+last).expect(t, 304, "", 80*time.Second, began)
+		s.longPoll(s.h, 0, many+many+last).expect(t, 200, `{"n":2}`, 80*time.Second, began)
+
 		gone := s.longPoll(s.h, 60, waiting[0].header.Get("ETag"))
 		synctest.Wait()
 		gone.leave()
@@ -159,6 +168,30 @@ func TestLongPollAfterARestart(t *testing.T) {
 		s.waitForPolls(2)
 		began = time.Now()
 		s.longPoll(s.h, 5, tag(9)).expect(t, 200, `{"n":2}`, 0, began)
+		s.close()
+	})
+}
+
+// The wait includes the one for the first poll, and ends before the server's own limit.
+func TestLongPollsEndInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{t: t, server: &caddyhttp.Server{WriteTimeout: caddy.Duration(10 * time.Second)}}
+		slow := func(w http.ResponseWriter, r *http.Request) error {
+			time.Sleep(4 * time.Second)
+			_, err := w.Write([]byte(`{"n":1}`))
+			return err
+		}
+		s.setAnswer(slow)
+		s.h = s.provision(new(Handler))
+		tag := `W/"` + eventID{77, 1, digestOf([]byte(`{"n":1}`))}.String() + `"`
+		began := time.Now()
+		s.longPoll(s.h, 5, tag).expect(t, 304, "", 5*time.Second, began)
+		began = time.Now()
+		c := s.longPoll(s.h, 60, tag)
+		<-c.done
+		if d := time.Since(began); c.status != 304 || d > 9500*time.Millisecond || d < 8*time.Second {
+			t.Errorf("%d after %v", c.status, d)
+		}
 		s.close()
 	})
 }

@@ -99,11 +99,14 @@ type Handler struct {
 	Select string `json:"select,omitempty"`
 
 	// What else clients may ask for with the query parameter sse_select: patterns,
-	// which are pointers in which * stands for any member or item. Default: none.
+	// which are pointers in which * stands for any member or item, also one named as
+	// in [id=42]: who may select an item may find out which one has some value. [id=*]
+	// stands for items named by that member only. Default: none.
 	Selectable []string `json:"selectable,omitempty"`
 
 	// Patterns for what changes all the time, such as the time of a response. A change
-	// of nothing else makes no event, but is part of the next one. Default: none.
+	// of nothing else makes no event, but is part of the next one. Clients that select
+	// just that are sent it nevertheless. Default: none.
 	Ignore []string `json:"ignore,omitempty"`
 
 	// What tells the items of an array apart. Default: the member id, where every
@@ -149,8 +152,8 @@ type Handler struct {
 
 	// How many different wishes (sse_format, sse_select) clients may have of one
 	// document at a time. A wish is kept as long as linger after its last client, but
-	// gives way to others. Clients with one too many are told to come back later.
-	// Default: 32.
+	// gives way to others. Clients with one too many are told to come back later,
+	// unless they use no sse_select. Default: 32.
 	MaxViews int `json:"max_views,omitempty"`
 
 	// The size in bytes that a document may have; a larger one is not good, and the
@@ -319,7 +322,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	src := &source{h, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)}
 	t := h.newTarget(r)
 	began := time.Now()
-	resuming := streams && lastEventID(r) != "" || !streams && len(knownIDs(r)) > 0
+	known := knownIDs(r)
+	resuming := streams && lastEventID(r) != "" || !streams && len(known) > 0
 	for !h.isDraining() {
 		res, over := pool.join(h, t)
 		if over != "" {
@@ -338,7 +342,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			}
 			defer res.unwatch(h, v)
 			if !streams {
-				return h.serveLongPoll(w, r, next, res, v, wait)
+				return h.serveLongPoll(w, r, next, res, v, longPoll{began, wait, known})
 			}
 			return h.serveStream(w, r, res, v, notices, began)
 		case verdictPass:
@@ -465,6 +469,8 @@ func (h *Handler) check() error {
 		return fmt.Errorf("format must be patch, full or merge, not %q", h.Format)
 	case h.Event != "" && !validEventType(h.Event):
 		return fmt.Errorf("event cannot be %q: reserved, or not a single line", h.Event)
+	case slices.Contains(h.Ignore, ""):
+		return errors.New("ignore cannot ignore the whole document")
 	case h.Retry.Max < h.Retry.Min:
 		return errors.New("retry must not have a maximum below its minimum")
 	case len(h.Query) > 1 && (slices.Contains(h.Query, "*") || slices.Contains(h.Query, "none")):

@@ -628,6 +628,7 @@ func TestConfigurationIsChecked(t *testing.T) {
 		`{"max_views":-1}`:                        "max_views must be positive",
 		`{"select":"a"}`:                          "not a JSON Pointer",
 		`{"selectable":["/a","b"]}`:               "not a JSON Pointer",
+		`{"ignore":["/a",""]}`:                    "ignore cannot ignore the whole document",
 		`{"ignore":["/~2"]}`:                      "not a JSON Pointer",
 		`{"event":"open"}`:                        "event cannot be",
 		`{"retry":{"min":"5s","max":"1s"}}`:       "retry must not have a maximum below",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"mime"
 	"net/http"
@@ -60,6 +61,7 @@ type pollResult struct {
 	changed  bool               // its value is another
 	patch    []byte             // that leads there; nil stands for the whole
 	news     bool               // clients were sent something
+	instant  bool               // a write was the reason to poll
 }
 
 // pollKind classifies polls.
@@ -157,7 +159,7 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 	result := pollResult{kind: pollFailed, status: rec.status, err: err}
 	switch {
 	case rec.native:
-		result.kind = pollNative
+		result.kind, result.cause = pollNative, "native"
 	case ctx.Err() != nil:
 		result.status, result.cause = 0, "timeout"
 	case rec.status == http.StatusNotModified && p.validators == validators{}:
@@ -241,14 +243,15 @@ func (p *poller) next(start time.Time, result pollResult) (at, notBefore time.Ti
 }
 
 // adapt sets the interval after a good poll: as long as the answer stays good, where the
-// upstream says that, else the least after news, and half as long again without.
+// upstream says that, else the least after news, and half as long again without. How
+// often clients write does not tell how seldom the document changes.
 func (p *poller) adapt(result pollResult) {
 	switch {
 	case result.fresh > 0:
 		p.current = result.fresh
 	case result.news:
 		p.current = p.interval
-	default:
+	case !result.instant:
 		p.current += p.current / 2
 	}
 	p.current = min(max(p.current, p.interval), p.maxInterval)
@@ -311,7 +314,7 @@ func freshness(header http.Header) time.Duration {
 		}
 	}
 	age, _ := strconv.Atoi(header.Get("Age")) // a bad one is none
-	return time.Duration(min(max(maxAge-max(age, 0), 0), 1<<31)) * time.Second
+	return time.Duration(min(max(maxAge-max(age, 0), 0), math.MaxInt32)) * time.Second
 }
 
 // recorder is the ResponseWriter of a poll. It takes the body of a 200 up to a

@@ -3,6 +3,7 @@ package pollsse
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -471,6 +472,12 @@ func TestIntervalAdapts(t *testing.T) {
 			t.Errorf("step %d: %v, want %v", i, p.current, c.want)
 		}
 	}
+	for range 10 { // polls because of writes
+		p.adapt(pollResult{instant: true})
+	}
+	if p.current != 2*s {
+		t.Errorf("writes make it %v", p.current)
+	}
 	p = &poller{interval: 2 * s, maxInterval: 2 * s}
 	for _, r := range []pollResult{{news: true}, {}, {}, {fresh: time.Hour}} {
 		if p.adapt(r); p.current != 2*s {
@@ -502,7 +509,7 @@ func TestFreshness(t *testing.T) {
 		{http.Header{"Cache-Control": {"max-age=soon"}}, 0},
 		{http.Header{"Cache-Control": {"max-age"}}, 0},
 		{http.Header{"Cache-Control": {"max-age=9999999999999999999999"}}, 0},
-		{http.Header{"Cache-Control": {"max-age=9000000000000000000"}}, 1 << 31 * time.Second},
+		{http.Header{"Cache-Control": {"max-age=9000000000000000000"}}, math.MaxInt32 * time.Second},
 	} {
 		if got := freshness(c.header); got != c.want {
 			t.Errorf("%v: %v, want %v", c.header, got, c.want)

@@ -1,7 +1,9 @@
 package pollsse
 
 import (
+	"errors"
 	"fmt"
+	"iter"
 	"net/http"
 	"net/url"
 	"slices"
@@ -16,15 +18,39 @@ func wantsStream(r *http.Request) bool {
 	if r.Method != http.MethodGet {
 		return false
 	}
-	for _, header := range r.Header["Accept"] {
-		for mediaRange := range strings.SplitSeq(header, ",") {
-			name, parameters, _ := strings.Cut(mediaRange, ";")
-			if strings.EqualFold(strings.TrimSpace(name), "text/event-stream") && !zeroWeight(parameters) {
-				return true
-			}
+	for mediaRange := range elements(r.Header["Accept"]) {
+		name, parameters, _ := strings.Cut(mediaRange, ";")
+		if strings.EqualFold(strings.TrimSpace(name), "text/event-stream") && !zeroWeight(parameters) {
+			return true
 		}
 	}
 	return false
+}
+
+// elements returns the elements of a list (RFC 9110 §5.6.1). Commas in quoted strings
+// do not end one.
+func elements(fields []string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, field := range fields {
+			quoted, from := false, 0
+			for i := 0; i < len(field); i++ {
+				switch c := field[i]; {
+				case c == '"':
+					quoted = !quoted
+				case c == '\\' && quoted:
+					i++
+				case c == ',' && !quoted:
+					if !yield(field[from:i]) {
+						return
+					}
+					from = i + 1
+				}
+			}
+			if !yield(field[from:]) {
+				return
+			}
+		}
+	}
 }
 
 // zeroWeight reports whether parameters say q=0 (RFC 9110 §12.4.2).
@@ -57,6 +83,8 @@ func (h *Handler) wish(r *http.Request) (w wish, notices bool, err error) {
 	switch {
 	case !validFormat(w.format):
 		return w, false, fmt.Errorf("sse_format must be patch, full or merge, not %q", w.format)
+	case len(w.pointer) > maxPointer:
+		return w, false, errors.New("sse_select is too long")
 	case !jsondiff.ValidPointer(w.pointer):
 		return w, false, fmt.Errorf("sse_select must be a JSON Pointer (RFC 6901), not %q", w.pointer)
 	case w.pointer != h.Select && !slices.ContainsFunc(h.Selectable, allowed):
@@ -74,6 +102,9 @@ func (h *Handler) wish(r *http.Request) (w wish, notices bool, err error) {
 	return w, notices, nil
 }
 
+// maxPointer is how long a pointer from a client may be, in bytes.
+const maxPointer = 1 << 10
+
 func validFormat(format string) bool {
 	return format == formatPatch || format == formatFull || format == formatMerge
 }
@@ -87,21 +118,40 @@ func lastEventID(r *http.Request) string {
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		return id
 	}
-	for parameter := range strings.SplitSeq(r.URL.RawQuery, "&") {
-		name, value, _ := strings.Cut(parameter, "=")
-		name, errName := url.QueryUnescape(name)
-		value, errValue := url.QueryUnescape(value)
-		if errName == nil && errValue == nil && value != "" && slices.Contains(lastEventIDParameters, strings.ToLower(name)) {
+	for name, value := range parameters(r) {
+		if value != "" && slices.Contains(lastEventIDParameters, name) {
 			return value
 		}
 	}
 	return ""
 }
 
+// parameters returns the names, in lower case, and the values of the parameters in the
+// query of r that are well-formed.
+func parameters(r *http.Request) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		for parameter := range strings.SplitSeq(r.URL.RawQuery, "&") {
+			name, value, _ := strings.Cut(parameter, "=")
+			name, errName := url.QueryUnescape(name)
+			value, errValue := url.QueryUnescape(value)
+			if errName == nil && errValue == nil && !yield(strings.ToLower(name), value) {
+				return
+			}
+		}
+	}
+}
+
 // wantsPadding reports whether the client is a polyfill that asks for it.
 func wantsPadding(r *http.Request) bool {
-	return strings.Contains(r.URL.RawQuery, "padding") && r.URL.Query().Get("padding") == "true"
+	for name, value := range parameters(r) {
+		if isPadding(name, value) {
+			return true
+		}
+	}
+	return false
 }
+
+func isPadding(name, value string) bool { return name == "padding" && value == "true" }
 
 // fromWebKit reports whether r comes from WebKit's own EventSource.
 func fromWebKit(r *http.Request) bool {

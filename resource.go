@@ -3,7 +3,9 @@ package pollsse
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,23 +139,34 @@ func (r *resource) isEnded() bool {
 }
 
 // watch returns the view for a wish, with one stream more, or nil where there are too
-// many views. The caller has to call unwatch once.
+// many views; there is always room for who selects nothing. The caller has to call
+// unwatch once.
 func (r *resource) watch(h *Handler, w wish) *view {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	v := r.views[w]
-	if v == nil {
-		if len(r.views) >= h.MaxViews && !r.dropViewLocked() {
-			return nil
-		}
-		v = h.newView(w)
-		if r.document != nil {
-			v.publish(pollResult{document: r.document}, r.polledBy)
-			v.confirm(r.confirmed)
-		}
-		r.views[w] = v
+	if v := r.views[w]; v != nil {
+		v.streams++
+		r.mu.Unlock()
+		return v
 	}
+	for len(r.views) >= h.MaxViews && r.dropViewLocked() {
+	}
+	if len(r.views) >= h.MaxViews && w.pointer != h.Select {
+		r.mu.Unlock()
+		return nil
+	}
+	v := h.newView(w)
 	v.streams++
+	r.views[w] = v
+	document, polledBy, confirmed := r.document, r.polledBy, r.confirmed
+	// Finding the part of a large document takes time, for which others need not wait;
+	// but they may publish in the view only after this.
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	r.mu.Unlock()
+	if document != nil {
+		v.publishLocked(pollResult{document: document}, polledBy)
+		v.confirmLocked(confirmed)
+	}
 	return v
 }
 
@@ -217,6 +230,7 @@ func (r *resource) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		result.instant = due.Equal(instant)
 		due, notBefore = r.poller.next(start, result)
 		due = latest(due, notBefore)
 		if r.settle(src, result) {
@@ -256,6 +270,7 @@ func (r *resource) poll(ctx context.Context, src *source) (result pollResult) {
 		}
 	}()
 	began := time.Now()
+	r.endViews()
 	result = r.poller.poll(ctx, src)
 	if result.good() {
 		result.news = r.publish(result, src.handler.generation)
@@ -298,19 +313,17 @@ func (r *resource) publish(result pollResult, generation uint64) (news bool) {
 	return news
 }
 
-// currentViews returns all views but those that nobody has followed for so long that
-// they end.
-func (r *resource) currentViews() (views []*view) {
+func (r *resource) currentViews() []*view {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for w, v := range r.views {
-		if v.streams == 0 && time.Now().After(v.until) {
-			delete(r.views, w)
-			continue
-		}
-		views = append(views, v)
-	}
-	return views
+	return slices.Collect(maps.Values(r.views))
+}
+
+// endViews ends those that nobody has followed for long enough.
+func (r *resource) endViews() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	maps.DeleteFunc(r.views, func(_ wish, v *view) bool { return v.streams == 0 && time.Now().After(v.until) })
 }
 
 // settle notes a result, tells those who wait for it, and logs where the upstream
@@ -319,7 +332,7 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 	result.document, result.before, result.patch = nil, nil, nil // are published
 	var turned chan struct{}
 	r.mu.Lock()
-	if r.status.update(result, r.poller.current) {
+	if r.status.update(result, r.poller.current) || r.lastBy != src.handler.generation {
 		turned = r.turned
 		r.turned = make(chan struct{})
 	}
@@ -357,10 +370,17 @@ func (r *resource) rejected() bool {
 	return r.document == nil && r.last.kind == pollRejected
 }
 
-// upstream returns the status of the upstream, and what is closed when it turns.
-func (r *resource) upstream() (upstreamStatus, <-chan struct{}) {
+// upstream returns the status of the upstream as the route of generation has found it,
+// and what is closed when it turns; nil where a newer one is asked instead.
+func (r *resource) upstream(generation uint64) (upstreamStatus, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	switch {
+	case r.lastBy > generation:
+		return upstreamStatus{}, nil
+	case r.lastBy < generation:
+		return newUpstreamStatus(r.poller.interval), r.turned
+	}
 	return r.status, r.turned
 }
 

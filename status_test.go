@@ -3,6 +3,7 @@ package pollsse
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -103,6 +104,42 @@ func TestStatusBeforeTheFirstPoll(t *testing.T) {
 			t.Errorf("%q", c.text())
 		}
 		s.close(c)
+	})
+}
+
+// A new configuration's clients are told what its own route has answered, the old one's
+// what theirs has.
+func TestStatusOfGenerations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		old := s.get(s.h, "/?sse_status")
+		synctest.Wait()
+		newer := s.reloaded(func(w http.ResponseWriter, r *http.Request) error {
+			time.Sleep(8 * time.Second)
+			w.WriteHeader(500)
+			return nil
+		})
+		fresh := newer.get(newer.h, "/?sse_status")
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		told := func(c *client) (said []string) {
+			for _, e := range c.events() {
+				if e.Type == eventStatus {
+					state, rest, _ := strings.Cut(e.Data, `","since`)
+					_, rest, _ = strings.Cut(rest, `"upstream":`)
+					said = append(said, state[len(`{"state":"`):]+" "+strings.Split(rest, ",")[0])
+				}
+			}
+			return said
+		}
+		if got := fmt.Sprintf("%q", told(old)); got != `["live 200"]` {
+			t.Errorf("the old one's: %s", got)
+		}
+		if got := fmt.Sprintf("%q", told(fresh)); got != `["stale \"pending\"" "stale 500"]` {
+			t.Errorf("the new one's: %s", got)
+		}
+		s.close(old)
+		newer.close(fresh)
 	})
 }
 

@@ -47,9 +47,11 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 	var turned <-chan struct{} // closed when the status is another than the one told
 	for {
 		if s.notices {
-			if status, next := s.resource.upstream(); next != turned {
-				pending, turned = append(pending, status.event()), next
+			status, next := s.resource.upstream(h.generation)
+			if next != turned && next != nil {
+				pending = append(pending, status.event())
 			}
+			turned = next
 		}
 		b := s.log.after(s.cursor, h.generation)
 		if len(b.events) > 0 || b.how == resumedHeld || b.how == resumedDigest {

@@ -115,7 +115,7 @@ func TestWebKitIsKnown(t *testing.T) {
 // its wish are no part of what is polled.
 func TestPadding(t *testing.T) {
 	for query, want := range map[string]bool{
-		"padding=true": true, "a=b&padding=true&lastEventId=x": true, "padding=1": false, "padding": false, "xpadding=true": false, "": false,
+		"padding=true": true, "a=b&padding=true&lastEventId=x": true, "padding=1": false, "PADDING=true": true, "padding=tru%65": true, "padding": false, "xpadding=true": false, "": false,
 	} {
 		r := received(t, "/?"+query, nil)
 		text := string(preamble(r, time.Second))

@@ -165,6 +165,9 @@ func cutQuery(rawQuery string, keep func(name, value string) bool) string {
 		if unescaped, err := url.QueryUnescape(name); err == nil {
 			name = unescaped
 		}
+		if unescaped, err := url.QueryUnescape(value); err == nil {
+			value = unescaped
+		}
 		if keep(name, value) {
 			kept = append(kept, parameter)
 		}
@@ -175,5 +178,5 @@ func cutQuery(rawQuery string, keep func(name, value string) bool) string {
 // ownParameter reports whether a query parameter is meant for us.
 func ownParameter(name, value string) bool {
 	name = strings.ToLower(name)
-	return strings.HasPrefix(name, "sse_") || slices.Contains(lastEventIDParameters, name) || name == "padding" && value == "true"
+	return strings.HasPrefix(name, "sse_") || slices.Contains(lastEventIDParameters, name) || isPadding(name, value)
 }

@@ -2,6 +2,7 @@ package pollsse
 
 import (
 	"bytes"
+	"sync"
 	"time"
 
 	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
@@ -21,18 +22,19 @@ type wish struct {
 }
 
 // view is what all clients with the same wish follow: a log of what was sent to them.
-// Only one goroutine at a time may publish.
 type view struct {
-	log        *eventLog
-	pointer    string
-	differ     jsondiff.Differ
-	ignored    []string           // patterns for the part that the pointer leads to
+	log     *eventLog
+	pointer string
+	differ  jsondiff.Differ
+	ignored []string // patterns for the part that the pointer leads to
+
+	mu         sync.Mutex         // guards all below, but for the last two
 	published  *jsondiff.Document // last, all of it
 	sent       *jsondiff.Document // last, or one of the same value; nil before the first
 	rest       *jsondiff.Document // of sent, without what is ignored
 	generation uint64             // the newest one that has confirmed what was sent
 
-	// Guarded by the lock of the resource.
+	// Guarded by the lock of the resource, which is taken before that of a view.
 	streams int
 	until   time.Time // when the view ends, if there are no streams
 }
@@ -40,11 +42,12 @@ type view struct {
 func (h *Handler) newView(w wish) *view {
 	v := &view{pointer: w.pointer, differ: h.differ(w)}
 	for _, pattern := range h.Ignore {
-		if rest, ok := jsondiff.Rebase(pattern, w.pointer, true); ok {
+		// Who selects no more than what is ignored wants it.
+		if rest, ok := jsondiff.Rebase(pattern, w.pointer); ok && rest != "" {
 			v.ignored = append(v.ignored, rest)
 		}
 	}
-	c := eventLogConfig{eventType: h.Event, snapshotType: h.Event, maxEvents: h.History.Events, maxBytes: int(h.History.Size)}
+	c := eventLogConfig{eventType: h.Event, snapshotType: h.Event, maxEvents: h.History.Events, maxBytes: h.History.Size}
 	switch w.format {
 	case formatPatch:
 		c.whole = jsondiff.Whole
@@ -60,17 +63,23 @@ func (h *Handler) newView(w wish) *view {
 // publish appends what a good poll of generation has found to the log, where that is
 // new to the view's clients, and reports whether it was.
 func (v *view) publish(result pollResult, generation uint64) (sent bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.publishLocked(result, generation)
+}
+
+func (v *view) publishLocked(result pollResult, generation uint64) (sent bool) {
 	if result.document == v.published && generation == v.generation {
 		return false
 	}
 	v.published = result.document
-	document, patch, changed := v.compare(result)
+	document, patch, changed := v.compareLocked(result)
 	var rest *jsondiff.Document
 	if changed && len(v.ignored) > 0 {
 		var real bool
 		// What a newer configuration's route has answered is not mixed with what an
 		// older one's has: it is sent, even if it differs in ignored members only.
-		if rest, real = v.without(document); !real && generation == v.generation {
+		if rest, real = v.withoutLocked(document); !real && generation == v.generation {
 			return false
 		}
 	}
@@ -79,18 +88,25 @@ func (v *view) publish(result pollResult, generation uint64) (sent bool) {
 		v.log.append(document.Bytes(), patch, generation)
 	}
 	v.sent = document
-	v.confirm(generation)
+	v.confirmLocked(generation)
 	return changed
 }
 
 // confirm notes that generation has found what was sent unchanged.
 func (v *view) confirm(generation uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.confirmLocked(generation)
+}
+
+func (v *view) confirmLocked(generation uint64) {
 	v.generation = max(v.generation, generation)
 	v.log.confirm(generation)
 }
 
-// compare returns the view's part of a document, and how it differs from what was sent.
-func (v *view) compare(result pollResult) (document *jsondiff.Document, patch []byte, changed bool) {
+// compareLocked returns the view's part of a document, and how it differs from what was
+// sent.
+func (v *view) compareLocked(result pollResult) (document *jsondiff.Document, patch []byte, changed bool) {
 	switch {
 	case v.pointer == "" && v.sent == nil:
 		return result.document, nil, true
@@ -111,9 +127,9 @@ func (v *view) compare(result pollResult) (document *jsondiff.Document, patch []
 	return v.mustDiff(v.sent, text)
 }
 
-// without returns the document without what is ignored, and whether that differs from
-// what was sent.
-func (v *view) without(document *jsondiff.Document) (rest *jsondiff.Document, changed bool) {
+// withoutLocked returns the document without what is ignored, and whether that differs
+// from what was sent.
+func (v *view) withoutLocked(document *jsondiff.Document) (rest *jsondiff.Document, changed bool) {
 	rest, _, changed = v.mustDiff(v.rest, document.Without(v.ignored))
 	return rest, changed
 }
@@ -128,4 +144,8 @@ func (v *view) mustDiff(old *jsondiff.Document, text []byte) (*jsondiff.Document
 }
 
 // forget makes the next publish send the whole.
-func (v *view) forget() { v.published, v.sent, v.rest = nil, nil, nil }
+func (v *view) forget() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.published, v.sent, v.rest = nil, nil, nil
+}

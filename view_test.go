@@ -137,11 +137,12 @@ func TestIgnoredChangesRideAlong(t *testing.T) {
 	all.expect(whole(doc(1, 1, 1)))
 	merged.expect("snapshot " + doc(1, 1, 1))
 	item.expect(`{"seen":1,"n":1}`)
-	only.expect("1")
+	only.expect("1") // who selects what is ignored wants it
 	for i := range 3 {
-		if r.feed(t, doc(2+i, 2+i, 1), 1) {
-			t.Error("ignored changes are news")
+		if !r.feed(t, doc(2+i, 2+i, 1), 1) {
+			t.Error("no news")
 		}
+		only.expect(fmt.Sprint(2 + i))
 	}
 	all.expect()
 	if late := (&follower{t: t, v: all.v}); true {
@@ -151,8 +152,8 @@ func TestIgnoredChangesRideAlong(t *testing.T) {
 	all.expect(`[{"op":"replace","path":"/t","value":5},{"op":"replace","path":"/list/0/n","value":2}]`)
 	merged.expect(`{"t":5,"list":[{"seen":1,"n":2}]}`)
 	item.expect(`{"seen":1,"n":2}`)
-	only.expect()
-	if r.feed(t, doc(6, 1, 2), 1) {
+	only.expect("5")
+	if r.feed(t, doc(5, 6, 2), 1) {
 		t.Error("ignored changes are news")
 	}
 	r.feed(t, doc(1, 1, 1), 1) // back
@@ -195,7 +196,7 @@ func TestViewsEnd(t *testing.T) {
 			for _, r := range s.h.pool.byKey {
 				r.mu.Lock()
 				for w := range r.views {
-					names = append(names, w.pointer[1:])
+					names = append(names, strings.TrimPrefix(w.pointer, "/"))
 				}
 				r.mu.Unlock()
 			}
@@ -208,6 +209,12 @@ func TestViewsEnd(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		a, b, c := open("a"), open("b"), open("c")
+		whole := s.get(s.h, "/?sse_format=merge")
+		synctest.Wait()
+		if len(whole.events()) != 1 {
+			t.Errorf("who selects nothing is refused: %q", whole.text())
+		}
+		leave(whole)
 		d := open("d")
 		<-d.done
 		r := sse.NewReader(strings.NewReader(d.text()))
@@ -240,6 +247,27 @@ func TestViewsEnd(t *testing.T) {
 	})
 }
 
+// Views end on time, even if no poll is good and nobody joins.
+func TestViewsEndWhilePollsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Selectable: []string{"/*"}})
+		c, gone := s.get(s.h, "/"), s.get(s.h, "/?sse_select=/n")
+		s.waitForPolls(1)
+		gone.leave()
+		s.setAnswer(status(500))
+		time.Sleep(61 * time.Second) // linger, and the longest backoff
+		synctest.Wait()
+		for _, r := range s.h.pool.byKey {
+			r.mu.Lock()
+			if len(r.views) != 1 {
+				t.Errorf("%d views", len(r.views))
+			}
+			r.mu.Unlock()
+		}
+		s.close(c, gone)
+	})
+}
+
 func TestWishes(t *testing.T) {
 	h := &Handler{Format: formatMerge, Select: "/data", Selectable: []string{"/data/stations/*", "/x", "/data/*/name"}}
 	for _, c := range []struct {
@@ -264,6 +292,7 @@ func TestWishes(t *testing.T) {
 		{"sse_select=", "", "", false, "is not allowed"},
 		{"sse_select=/secret", "", "", false, "is not allowed"},
 		{"sse_select=x", "", "", false, `sse_select must be a JSON Pointer (RFC 6901), not "x"`},
+		{"sse_select=/data/stations/" + strings.Repeat("x", 1<<10), "", "", false, "sse_select is too long"},
 		{"sse_select=/x~2", "", "", false, "must be a JSON Pointer"},
 		{"sse_status", "merge", "/data", true, ""},
 		{"sse_status=1", "merge", "/data", true, ""},

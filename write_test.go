@@ -208,6 +208,26 @@ func TestWritesDuringBackoff(t *testing.T) {
 	})
 }
 
+// Writes without effect do not make polls rare.
+func TestWritesDoNotStretchTheInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second), MaxInterval: caddy.Duration(10 * time.Minute)})
+		s.writable()
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		for range 20 {
+			s.write("POST", "/login", 200)
+			time.Sleep(100 * time.Millisecond)
+		}
+		before := s.count()
+		time.Sleep(1200 * time.Millisecond)
+		if s.count() == before {
+			t.Error("no poll for more than a second")
+		}
+		s.close(c)
+	})
+}
+
 // Writes change nothing about when an upstream is polled first, or that nobody is.
 func TestWritesWithoutClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -77,16 +77,19 @@ func (c *children) findNumber(token string) bool {
 
 // findItem goes to the first item with a member of that name and value.
 func (c *children) findItem(name, value string) bool {
-	for !c.ended() {
-		if c.text[c.at] == '{' {
-			members := childrenOf(c.text, c.at, c.sub())
-			if members.findMember(name) && spells(c.text[members.value():members.end(members.value())], value) {
-				return true
-			}
-		}
+	for !c.ended() && !c.itemHas(name, value) {
 		c.next(c.end(c.at))
 	}
-	return false
+	return !c.ended()
+}
+
+// itemHas reports whether the item at hand has a member of that name and value.
+func (c *children) itemHas(name, value string) bool {
+	if c.text[c.at] != '{' {
+		return false
+	}
+	members := childrenOf(c.text, c.at, c.sub())
+	return members.findMember(name) && spells(c.text[members.value():members.end(members.value())], value)
 }
 
 // spells reports whether a scalar is written like that; of a string the characters

@@ -94,6 +94,8 @@ func TestWithout(t *testing.T) {
 		"/* ":                   `{}`,
 		"/a /l /t / /m~0n~1":    `{}`,
 		"/m~0n~1 /a/u /l/2/x":   `{"a":{"t":1},"l":[{"t":1},2,{"t":3}],"t":4,"":5}`,
+		"/l/[t=3]/x /l/[t=1]":   `{"a":{"t":1,"u":2},"l":[2,{"t":3}],"t":4,"":5,"m~n/":6}`,
+		"/[t=4] /a/[t=1]":       text,
 		"/l/00 /l/-1 /l/9 /t/x": text,
 	} {
 		if got := document(t, text).Without(strings.Fields(patterns)); string(got) != want {

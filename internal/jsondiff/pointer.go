@@ -78,18 +78,18 @@ func newPointer(s string) pointer {
 }
 
 // Match reports whether a pointer is one of those that pattern stands for: a pointer
-// itself, in which the token * stands for any.
+// itself, in which the token * stands for any, and [id=*] for any such as [id=42] (see
+// [Document.Find]).
 func Match(pattern, pointer string) bool {
 	above, below, ok := matchBeginning(pattern, pointer)
 	return ok && above == "" && below == ""
 }
 
 // Rebase returns what pattern stands for in the value that pointer leads to, as a
-// pattern for that value; ok is false where it stands for nothing in there. All of the
-// value is meant where the pattern leads to it, or, if outer, to a value around it.
-func Rebase(pattern, pointer string, outer bool) (rest string, ok bool) {
+// pattern for that value; ok is false where it stands for nothing in there.
+func Rebase(pattern, pointer string) (rest string, ok bool) {
 	rest, below, ok := matchBeginning(pattern, pointer)
-	return rest, ok && (below == "" || outer)
+	return rest, ok && below == ""
 }
 
 // matchBeginning takes as many tokens off both as the shorter one has, and reports
@@ -98,11 +98,19 @@ func matchBeginning(pattern, pointer string) (restOfPattern, restOfPointer strin
 	for pattern != "" && pointer != "" {
 		var a, b string
 		a, pattern = cutToken(pattern)
-		if b, pointer = cutToken(pointer); a != b && a != "*" {
+		if b, pointer = cutToken(pointer); !matchToken(a, b) {
 			return "", "", false
 		}
 	}
 	return pattern, pointer, true
+}
+
+func matchToken(pattern, token string) bool {
+	if pattern == token || pattern == "*" {
+		return true
+	}
+	name, any := strings.CutSuffix(pattern, "=*]")
+	return any && name != "" && name[0] == '[' && strings.HasPrefix(token, name+"=") && token[len(token)-1] == ']'
 }
 
 func cutToken(pointer string) (token, rest string) {

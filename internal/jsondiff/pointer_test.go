@@ -28,6 +28,19 @@ func TestMatch(t *testing.T) {
 		{"/a~1b", "/a~1b", true},
 		{"/a~1b", "/a/b", false},
 		{"/a", "/*", false},
+		{"/[id=*]", "/[id=42]", true},
+		{"/[id=*]/n", "/[id=a=b~1]/n", true},
+		{"/[id=*]", "/[id=]", true},
+		{"/[id=*]", "/[id=*]", true},
+		{"/[id=*]", "/[pin=42]", false},
+		{"/[id=*]", "/[id2=42]", false},
+		{"/[id=*]", "/[id=42", false},
+		{"/[id=*]", "/id=42]", false},
+		{"/[id=*]", "/[id", false},
+		{"/[id=*]", "/", false},
+		{"/[id=*]", "/42", false},
+		{"/[id=4]", "/[id=42]", false},
+		{"/=*]", "/=1]", false},
 	} {
 		if got := Match(c.pattern, c.pointer); got != c.want {
 			t.Errorf("%q for %q: %v", c.pattern, c.pointer, got)
@@ -37,27 +50,25 @@ func TestMatch(t *testing.T) {
 
 func TestRebase(t *testing.T) {
 	const no = "no"
-	for _, c := range []struct{ pattern, pointer, want, outer string }{
-		{"", "", "", ""},
-		{"/a/b", "", "/a/b", "/a/b"},
-		{"/a/b", "/a", "/b", "/b"},
-		{"/a/b", "/a/b", "", ""},
-		{"/a/b", "/a/b/c", no, ""},
-		{"", "/a", no, ""},
-		{"/a/b", "/c", no, no},
-		{"/a/b", "/a/c/d", no, no},
-		{"/*/b/*", "/a", "/b/*", "/b/*"},
-		{"/*/b/*", "/a/b/[id=1]", "", ""},
-		{"/*", "/a/b", no, ""},
+	for _, c := range []struct{ pattern, pointer, want string }{
+		{"", "", ""},
+		{"/a/b", "", "/a/b"},
+		{"/a/b", "/a", "/b"},
+		{"/a/b", "/a/b", ""},
+		{"/a/b", "/a/b/c", no},
+		{"", "/a", no},
+		{"/a/b", "/c", no},
+		{"/a/b", "/a/c/d", no},
+		{"/*/b/*", "/a", "/b/*"},
+		{"/*/b/*", "/a/b/[id=1]", ""},
+		{"/*", "/a/b", no},
 	} {
-		for outer, want := range map[bool]string{false: c.want, true: c.outer} {
-			got, ok := Rebase(c.pattern, c.pointer, outer)
-			if !ok {
-				got = no
-			}
-			if got != want {
-				t.Errorf("%q in %q, outer %v: %s, want %s", c.pattern, c.pointer, outer, got, want)
-			}
+		got, ok := Rebase(c.pattern, c.pointer)
+		if !ok {
+			got = no
+		}
+		if got != c.want {
+			t.Errorf("%q in %q: %s, want %s", c.pattern, c.pointer, got, c.want)
 		}
 	}
 }

@@ -52,8 +52,9 @@ func (w *without) value(i int, index *node, patterns [][]string) (end int) {
 // inside returns what the patterns stand for in the child at hand, or that they stand
 // for all of it.
 func (w *without) inside(c *children, value int, patterns [][]string) (inside [][]string, whole bool) {
+	object := w.text[c.start] == '{'
 	var token []byte
-	if w.text[c.start] == '{' {
+	if object {
 		token = unescape(w.text[c.at : value-len(":")])
 	} else {
 		var room [20]byte
@@ -61,7 +62,10 @@ func (w *without) inside(c *children, value int, patterns [][]string) (inside []
 	}
 	for _, p := range patterns {
 		if p[0] != "*" && p[0] != string(token) {
-			continue
+			name, value, ok := itemByMember(p[0])
+			if !ok || object || !c.itemHas(name, value) {
+				continue
+			}
 		}
 		if len(p) == 1 {
 			return nil, true
