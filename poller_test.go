@@ -236,7 +236,7 @@ func TestWhatIsGood(t *testing.T) {
 		"aborted":  {func(w http.ResponseWriter, r *http.Request) error { write(`[1]`)(w, r); panic(http.ErrAbortHandler) }, pollRejected, "incomplete"},
 		"hang":     {func(w http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }, pollFailed, "timeout"},
 		"silence":  {func(http.ResponseWriter, *http.Request) error { return nil }, pollFailed, "status"},
-		"streams":  {write("data: 1\n\n", "Content-Type", "Text/Event-Stream; charset=utf-8"), pollNative, ""},
+		"streams":  {write("data: 1\n\n", "Content-Type", "Text/Event-Stream; charset=utf-8"), pollNative, "native"},
 		"late err": {func(w http.ResponseWriter, r *http.Request) error { write(`1`)(w, r); return io.ErrUnexpectedEOF }, pollRejected, "incomplete"},
 	} {
 		t.Run(name, func(t *testing.T) {
