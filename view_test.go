@@ -2,14 +2,19 @@ package pollsse
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
+	"github.com/pollsse/caddy-poll-sse/internal/oracle"
 	"github.com/pollsse/caddy-poll-sse/internal/sse"
 )
 
@@ -336,4 +341,173 @@ func TestBadWishesAreAnswered(t *testing.T) {
 		t.Errorf("%d polls", s.count())
 	}
 	s.close()
+}
+
+// A reader is a client of a view that rebuilds the document.
+type reader struct {
+	wish
+	follower
+	generation uint64
+	doc        any
+}
+
+// read applies what has come.
+func (c *reader) read() {
+	c.t.Helper()
+	b := c.v.log.after(c.cursor, c.generation)
+	c.cursor = b.cursor
+	for _, text := range b.events {
+		e, err := sse.NewReader(strings.NewReader(string(text))).Next()
+		if err != nil {
+			c.t.Error(err)
+		}
+		data, err := oracle.Value([]byte(e.Data))
+		switch {
+		case err != nil:
+			c.t.Error(err)
+		case e.Type == eventSnapshot || c.format == formatFull:
+			c.doc = data
+		case c.format == formatMerge:
+			c.doc = oracle.Merge(c.doc, data)
+		default:
+			if c.doc, err = oracle.Apply(c.doc, []byte(e.Data)); err != nil {
+				c.t.Errorf("%v: %s", err, e.Data)
+			}
+		}
+	}
+}
+
+// randomDocument makes one of few documents that are alike, with the generation in it.
+func randomDocument(r *rand.Rand, generation uint64) string {
+	value := func() string {
+		all := []string{"null", "1", "2", `"s"`, `"\u0073"`, "[null,1]", `{"a":null}`, `{"a":1}`, `{"a":1,"b":[1]}`, `{"b":[1],"a":1}`, "{}"}
+		return all[r.IntN(len(all))]
+	}
+	var items []string
+	for range r.IntN(4) {
+		items = append(items, fmt.Sprintf(`{"id":%d,"t":%d,"o":%s}`, r.IntN(4), r.IntN(3), value()))
+	}
+	members := []string{fmt.Sprintf(`"generation":%d`, generation), `"filler":"` + strings.Repeat("x", r.IntN(2)*500) + `"`}
+	for _, member := range []string{fmt.Sprintf(`"t":%d`, r.IntN(3)), `"list":[` + strings.Join(items, ",") + `]`, `"m":{"a":` + value() + `,"t":` + value() + `}`} {
+		if r.IntN(5) > 0 {
+			members = append(members, member)
+		}
+	}
+	r.Shuffle(len(members), func(i, j int) { members[i], members[j] = members[j], members[i] })
+	return "{" + strings.Join(members, ",") + "}"
+}
+
+// Whatever the documents and the wishes, who has read what was sent has the document, but
+// for what is ignored, and none of a newer generation's.
+func TestViewsRandomly(t *testing.T) {
+	for range 300 {
+		seed := rand.Uint64()
+		if viewRandomly(t, rand.New(rand.NewPCG(seed, 0))); t.Failed() {
+			t.Fatalf("seed %d", seed)
+		}
+	}
+}
+
+func viewRandomly(t *testing.T, r *rand.Rand) {
+	h := &Handler{MaxViews: 3 + r.IntN(20), Linger: caddy.Duration(1 + r.Int64N(2)*int64(time.Hour)), History: history{Events: 1 + r.IntN(20)}}
+	for _, pattern := range []string{"/t", "/list/*/t", "/*/t", "/m/*", "/list/*/o/a"} {
+		if r.IntN(3) == 0 {
+			h.Ignore = append(h.Ignore, pattern)
+		}
+	}
+	pick := func(all ...string) string { return all[r.IntN(len(all))] }
+	res := fed(h)
+	generation, text := uint64(1), randomDocument(r, 1)
+	var readers []*reader
+	join := func(c *reader) {
+		c.t, c.format, c.generation = t, pick(formatPatch, formatFull, formatMerge), max(c.generation, generation-uint64(r.IntN(2)))
+		if c.v = res.watch(h, c.wish); c.v != nil {
+			readers = append(readers, c)
+		}
+	}
+	for range 60 {
+		if r.IntN(12) == 0 {
+			generation++
+		}
+		switch r.IntN(4) {
+		case 0, 1:
+			text = randomDocument(r, generation)
+		case 2:
+			text = strings.ReplaceAll(text, `"t":1`, `"t":2`)
+		}
+		res.feed(t, pick(text, strings.ReplaceAll(text, ":", " : ")), generation)
+		if res.endViews(); r.IntN(2) == 0 {
+			join(&reader{wish: wish{pointer: pick("", "/list", "/list/0", "/list/[id=2]", "/m", "/m/a", "/none", "/t")}})
+		}
+		if n := len(readers); n > 0 && r.IntN(4) == 0 { // one leaves, and perhaps comes back for another format
+			i := r.IntN(n)
+			c := readers[i]
+			readers = slices.Delete(readers, i, i+1)
+			if res.unwatch(h, c.v); r.IntN(2) == 0 {
+				join(c)
+			}
+		}
+		root, err := oracle.Value([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range readers {
+			if r.IntN(4) == 0 {
+				continue // reads later
+			}
+			if c.read(); strings.Contains(fmt.Sprint(c.doc), fmt.Sprintf("generation:%d", c.generation+1)) {
+				t.Fatalf("generation %d sees %v", c.generation, c.doc)
+			}
+			if c.generation < generation {
+				continue
+			}
+			want, _ := oracle.Find(root, c.pointer)
+			var ignored []string
+			for _, pattern := range h.Ignore {
+				if rest, ok := jsondiff.Rebase(pattern, c.pointer); ok && rest != "" {
+					ignored = append(ignored, rest)
+				}
+			}
+			if got := oracle.Without(c.doc, ignored...); !reflect.DeepEqual(got, oracle.Without(want, ignored...)) {
+				t.Fatalf("%v without %q has %v, want %v", c.wish, h.Ignore, c.doc, want)
+			}
+			if text, _, has, _ := c.v.log.newest([]eventID{c.cursor}, c.generation); !has {
+				t.Fatalf("%v: the log has %s, the client %v", c.wish, text, c.doc)
+			}
+		}
+	}
+}
+
+// Views are made while others are published.
+func TestViewsConcurrently(t *testing.T) {
+	h := &Handler{MaxViews: 4, Linger: 1, Ignore: []string{"/t"}}
+	res := fed(h)
+	res.feed(t, randomDocument(rand.New(rand.NewPCG(1, 1)), 1), 1)
+	var clients sync.WaitGroup
+	over := make(chan struct{})
+	for i := range 4 {
+		clients.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(i), 2))
+			for {
+				select {
+				case <-over:
+					return
+				default:
+				}
+				c := &reader{wish: wish{formatPatch, []string{"", "/list", "/m", "/t", "/list/0"}[r.IntN(5)]}, generation: 1}
+				if c.t, c.v = t, res.watch(h, c.wish); c.v != nil {
+					c.read()
+					c.read()
+					res.unwatch(h, c.v)
+				}
+			}
+		})
+	}
+	r := rand.New(rand.NewPCG(3, 3))
+	for range 1000 {
+		res.feed(t, randomDocument(r, 1), 1)
+		res.endViews()
+	}
+	close(over)
+	clients.Wait()
 }
