@@ -1,6 +1,7 @@
 package pollsse
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 
@@ -67,13 +68,13 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		if d.NextBlock(1) {
 			return d.Errf("%s takes no block", name)
 		}
-	}
-	// The rest is checked by Provision, which sees JSON configurations too, but here
-	// an error can name its place.
-	checked := *h
-	checked.setDefaults()
-	if err := checked.check(); err != nil {
-		return d.Err(err.Error())
+		// The rest is checked by Provision, which sees JSON configurations too, but
+		// here an error can name its place.
+		checked := *h
+		checked.setDefaults()
+		if err := checked.check(); err != nil {
+			return d.Err(err.Error())
+		}
 	}
 	return nil
 }
@@ -130,7 +131,9 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 			h.MaxAge = -1
 			return nil
 		}
-		return parseDuration(d, &h.MaxAge)
+		if err := parseDuration(d, &h.MaxAge); err != nil {
+			return fmt.Errorf("max_age takes off or a duration: %w", err)
+		}
 	case "max_pollers":
 		return count(d, &h.MaxPollers)
 	case "max_streams":

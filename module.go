@@ -467,8 +467,12 @@ func (h *Handler) check() error {
 		return errors.New("interval must not have a maximum below its minimum")
 	case !validFormat(h.Format):
 		return fmt.Errorf("format must be patch, full or merge, not %q", h.Format)
+	case slices.Contains(reservedEventTypes, h.Event):
+		return fmt.Errorf("event cannot be %q, which has a meaning of its own", h.Event)
 	case h.Event != "" && !validEventType(h.Event):
-		return fmt.Errorf("event cannot be %q: reserved, or not a single line", h.Event)
+		return fmt.Errorf("event cannot be %q: it has to be a single line", h.Event)
+	case slices.Contains(strings.Split(h.Select, "/"), "*"):
+		return errors.New("select takes one pointer; * is for selectable, ignore and key")
 	case slices.Contains(h.Ignore, ""):
 		return errors.New("ignore cannot ignore the whole document")
 	case h.Retry.Max < h.Retry.Min:
@@ -476,14 +480,18 @@ func (h *Handler) check() error {
 	case len(h.Query) > 1 && (slices.Contains(h.Query, "*") || slices.Contains(h.Query, "none")):
 		return errors.New("query takes * or none alone, or names")
 	}
-	for _, p := range slices.Concat([]string{h.Select}, h.Selectable, h.Ignore) {
-		if !jsondiff.ValidPointer(p) {
-			return fmt.Errorf("%q is not a JSON Pointer (RFC 6901)", p)
-		}
+	if err := checkPointers("select", h.Select); err != nil {
+		return err
+	}
+	if err := checkPointers("selectable", h.Selectable...); err != nil {
+		return err
+	}
+	if err := checkPointers("ignore", h.Ignore...); err != nil {
+		return err
 	}
 	for i, k := range h.Key {
-		if !jsondiff.ValidPointer(k.Pointer) {
-			return fmt.Errorf("key %q is not a JSON Pointer (RFC 6901)", k.Pointer)
+		if err := checkPointers("key", k.Pointer); err != nil {
+			return err
 		}
 		if slices.ContainsFunc(h.Key[:i], func(other arrayKey) bool { return other.Pointer == k.Pointer }) {
 			return fmt.Errorf("key %q is given twice", k.Pointer)
@@ -495,6 +503,15 @@ func (h *Handler) check() error {
 		}
 		if slices.Contains(h.ForwardHeader[:i], name) {
 			return fmt.Errorf("forward_header names %s twice", name)
+		}
+	}
+	return nil
+}
+
+func checkPointers(option string, pointers ...string) error {
+	for _, p := range pointers {
+		if !jsondiff.ValidPointer(p) {
+			return fmt.Errorf("%s %q is not a JSON Pointer (RFC 6901) such as /prices/3", option, p)
 		}
 	}
 	return nil

@@ -626,6 +626,8 @@ func TestConfigurationIsChecked(t *testing.T) {
 		`{"format":"json"}`:                       "format must be patch, full or merge",
 		`{"max_interval":"1s"}`:                   "interval must not have a maximum below",
 		`{"max_views":-1}`:                        "max_views must be positive",
+		`{"select":"/a/*"}`:                       "select takes one pointer",
+		`{"event":"a\nb"}`:                        "single line",
 		`{"select":"a"}`:                          "not a JSON Pointer",
 		`{"selectable":["/a","b"]}`:               "not a JSON Pointer",
 		`{"ignore":["/a",""]}`:                    "ignore cannot ignore the whole document",

@@ -15,7 +15,7 @@ import (
 // has taken over, and not for those who may come back.
 func TestUnloadedRoutesAreNotAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second), Drain: caddy.Duration(time.Minute)})
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second), Drain: caddy.Duration(1000 * time.Hour)})
 		staying, leaving := s.get(s.h, "/stays"), s.get(s.h, "/leaves")
 		synctest.Wait()
 		leaving.leave()

@@ -88,7 +88,7 @@ func (h *Handler) wish(r *http.Request) (w wish, notices bool, err error) {
 	case !jsondiff.ValidPointer(w.pointer):
 		return w, false, fmt.Errorf("sse_select must be a JSON Pointer (RFC 6901), not %q", w.pointer)
 	case w.pointer != h.Select && !slices.ContainsFunc(h.Selectable, allowed):
-		return w, false, fmt.Errorf("sse_select=%s is not allowed here", w.pointer)
+		return w, false, fmt.Errorf("sse_select=%s is not selectable here", w.pointer)
 	}
 	switch status := query.Get("sse_status"); status {
 	case "1", "true":

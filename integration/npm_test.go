@@ -94,10 +94,10 @@ func testHTMX(t *testing.T, browser context.Context) {
 		"": {
 			"/htmx.js": npmFile(t, "htmx.org", "4.0.1", four, "dist/htmx.min.js"),
 			"/sse.js":  npmFile(t, "htmx.org", "4.0.1", four, "dist/ext/hx-sse.min.js"),
-			"/":        `<b hx-sse:connect="/api/prices?sse_format=full&sse_select=/prices/[id=apples]/price"></b>`,
+			"/":        `<script src="/htmx.js"></script><script src="/sse.js"></script><b hx-sse:connect="/api/prices?sse_format=full&sse_select=/prices/[id=apples]/price"></b>`,
 		},
 	} {
-		files["/"] = `<!doctype html><script src="/htmx.js"></script><script src="/sse.js"></script>` + files["/"]
+		files["/"] = "<!doctype html>" + strings.NewReplacer("https://unpkg.com/htmx.org@2.0.11", "/htmx.js", "https://unpkg.com/htmx-ext-sse@2.2.4", "/sse.js").Replace(files["/"])
 		u := newUpstream(t, apples(0))
 		c := start(t, u.site("interval 20ms\nselectable /prices/*/price\n"+name))
 		tab := openTab(t, browser, serve(t, c, files))
@@ -121,7 +121,7 @@ func testPolyfill(t *testing.T, browser context.Context) {
 	u := newUpstream(t, price(0))
 	c := start(t, u.site("interval 20ms\nretry 10ms\nmax_age 1s\nforward_header Authorization"))
 	tab := openTab(t, browser, serve(t, c, map[string]string{
-		"/":                   "<!doctype html>" + strings.Replace(blocks(t, "html polyfill")[0], "Bearer …", "Bearer me", 1),
+		"/":                   "<!doctype html><script>const token = 'me'</script>" + blocks(t, "html polyfill")[0],
 		"/eventsource.min.js": npmFile(t, "event-source-polyfill", "1.0.31", "4IJSItgS/41IxN5UVAVuAyczwZF7ZIEsM1XAoUzIHA6A+xzusEZUutdXz2Nr+MQPLxfTiCvqE79/C8HT8fKFvA==", "src/eventsource.min.js"),
 	}))
 	for n := range 10 { // streams end after a second
