@@ -196,8 +196,10 @@ func (r *resource) run(ctx context.Context) {
 	defer close(r.stopped)
 	timer := time.NewTimer(forever) // the first source wakes us
 	defer timer.Stop()
-	var notBefore, due, instant time.Time // instant: of the last poll because of a write
-	var asked uint64                      // the generation whose source was polled last
+	var notBefore, due time.Time
+	var instant time.Time // of the last poll because of a write
+	var written bool      // the next one is because of a write too
+	var asked uint64      // the generation whose source was polled last
 	for {
 		select {
 		case <-ctx.Done():
@@ -213,7 +215,7 @@ func (r *resource) run(ctx context.Context) {
 		case <-r.written:
 			at := latest(time.Now(), instant.Add(instantApart))
 			if asked != 0 && r.poller.failures == 0 && at.Before(due) {
-				due, instant = at, at
+				due, instant, written = at, at, true
 				timer.Reset(time.Until(due))
 			}
 			continue
@@ -230,7 +232,7 @@ func (r *resource) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		result.instant = due.Equal(instant)
+		result.instant, written = written, false
 		due, notBefore = r.poller.next(start, result)
 		due = latest(due, notBefore)
 		if r.settle(src, result) {
