@@ -50,7 +50,7 @@ func TestStatusEvents(t *testing.T) {
 			}
 		}
 		expect("at the start", "document", "live 200 1500 0s")
-		if !strings.Contains(told.text(), "\nretry: ") || strings.Index(told.text(), "event: status\n\ndata: [") < 0 {
+		if !strings.Contains(told.text(), "\nretry: ") || !strings.Contains(told.text(), "event: status\n\ndata: [") {
 			t.Errorf("%q", told.text())
 		}
 		s.setAnswer(status(502))

@@ -24,7 +24,7 @@ func (c *caddy) longPoll(protocol, path string, seconds int, tag string) (*http.
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, "", err
+		return new(http.Response), "", err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
