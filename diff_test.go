@@ -204,3 +204,17 @@ func TestMergePatches(t *testing.T) {
 		}
 	}
 }
+
+// The key of an array is no key of what is in it.
+func TestKeysOfOuterArrays(t *testing.T) {
+	h := &Handler{Key: []arrayKey{{Pointer: "/a", Member: "x"}, {Pointer: "/a/*", Member: "y"}, {Pointer: "/a/*/b", Member: "z"}}}
+	if keys := h.differ(wish{pointer: "/a/0"}).Keys; fmt.Sprint(keys) != "[{ y} {/b z}]" {
+		t.Errorf("%q", keys)
+	}
+}
+
+func TestMergeable(t *testing.T) {
+	if !mergeable(1000, 800, 100) || mergeable(1, 801, 100) {
+		t.Error("operations of eight times the document's size are the limit")
+	}
+}

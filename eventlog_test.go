@@ -243,3 +243,28 @@ func TestEpochsAreRandom(t *testing.T) {
 		t.Errorf("bits that vary: %x", ones&zeros)
 	}
 }
+
+// Long-polls see the head only where their generation may see it.
+func TestNewestOfGenerations(t *testing.T) {
+	l := logOf(10, 1<<20)
+	expect := func(generation uint64, want []byte) {
+		t.Helper()
+		document, _, has, changed := l.newest([]eventID{{1, 2, 3}}, generation)
+		if !bytes.Equal(document, want) || has || changed == nil {
+			t.Errorf("generation %d is sent %q, has it %v", generation, document, has)
+		}
+	}
+	expect(1, nil)
+	appendVersions(l, 0, 1)
+	expect(1, documentNo(0))
+	expect(2, nil)
+	l.append(documentNo(1), []byte("patch 1"), 2)
+	expect(1, nil)
+	expect(2, documentNo(1))
+	if _, id, has, _ := l.newest([]eventID{{7, 7, digestOf(documentNo(1))}}, 2); !has || id.seq != 1 {
+		t.Errorf("the document is not recognised: %v", id)
+	}
+	if _, _, has, _ := l.newest([]eventID{l.versions[0].id}, 2); has {
+		t.Error("the document before passes for the newest")
+	}
+}

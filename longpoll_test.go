@@ -10,6 +10,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 func TestPreferredWait(t *testing.T) {
@@ -297,5 +298,76 @@ func TestLongPollsAreLimitedAndDrained(t *testing.T) {
 		began := time.Now()
 		c.expect(t, 304, "", 0, began)
 		s.close()
+	})
+}
+
+// A long-poll ends while the server lets it answer, and before an unloaded configuration
+// has gone.
+func TestLongPollsEndWithTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &site{t: t, server: &caddyhttp.Server{WriteTimeout: caddy.Duration(10 * time.Second)}, answer: answering("1")}
+		s.h = s.provision(&Handler{Drain: caddy.Duration(1000 * time.Hour)})
+		first := s.longPoll(s.h, 1, "")
+		<-first.done
+		tag := first.header.Get("ETag")
+		began := time.Now()
+		c := s.longPoll(s.h, 60, tag)
+		if <-c.done; c.status != 304 || time.Since(began) < 8*time.Second || time.Since(began) > 9500*time.Millisecond {
+			t.Errorf("%d after %v", c.status, time.Since(began))
+		}
+		began = time.Now()
+		c = s.longPoll(s.h, 5, tag)
+		synctest.Wait()
+		if !s.h.open.any() {
+			t.Error("the end of the process does not cut it")
+		}
+		s.h.beginDrain()
+		c.expect(t, 304, "", 5*time.Second, began)
+		if s.h.open.any() {
+			t.Error("the end of the process waits for what has ended")
+		}
+		s.close()
+	})
+}
+
+// total returns what a counter with that label has counted.
+func total(t *testing.T, c prometheus.Collector, label string) (n float64) {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c)
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.Metric {
+			if m.Label[0].GetValue() == label {
+				n += m.Counter.GetValue()
+			}
+		}
+	}
+	return n
+}
+
+func TestAnswersAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		found, same, lagging := total(t, longPollsTotal, "200"), total(t, longPollsTotal, "304"), total(t, resumesTotal, "lagging")
+		c := s.longPoll(s.h, 1, "")
+		<-c.done
+		c = s.longPoll(s.h, 1, c.header.Get("ETag"))
+		<-c.done
+		if found, same = total(t, longPollsTotal, "200")-found, total(t, longPollsTotal, "304")-same; found != 1 || same != 1 {
+			t.Errorf("%v with 200, %v with 304", found, same)
+		}
+		// A stream of whole documents lags behind nothing.
+		full := s.get(s.h, "/?sse_format=full")
+		s.waitForPolls(1)
+		s.setAnswer(answering("2"))
+		s.waitForPolls(2)
+		if lagging = total(t, resumesTotal, "lagging") - lagging; lagging != 0 || len(full.events()) != 2 {
+			t.Errorf("%v lagging, %q", lagging, full.text())
+		}
+		s.close(full)
 	})
 }

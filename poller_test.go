@@ -574,3 +574,22 @@ func TestAdaptivePolls(t *testing.T) {
 		s.close(c)
 	})
 }
+
+// What is fresh is not asked for before that is over, by no poller at the same time; what
+// is not is asked for around its interval.
+func TestPollsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const s = time.Second
+		for fresh, want := range map[time.Duration][2]time.Duration{0: {27 * s, 33 * s}, 30 * s: {30 * s, 33 * s}} {
+			least, most := time.Hour, time.Duration(0)
+			for range 1000 {
+				p := &poller{interval: s, current: 20 * s, maxInterval: time.Minute}
+				at, _ := p.next(time.Now(), pollResult{kind: pollGood, fresh: fresh})
+				least, most = min(least, time.Until(at)), max(most, time.Until(at))
+			}
+			if least < want[0] || least > want[0]+s/10 || most > want[1] || most < want[1]-s/10 {
+				t.Errorf("fresh for %v: from %v to %v", fresh, least, most)
+			}
+		}
+	})
+}

@@ -415,8 +415,8 @@ func (r *resource) firstPoll(ctx context.Context, h *Handler, resuming bool) ver
 	for {
 		r.mu.Lock()
 		result, by, polled := r.last, r.lastBy, r.polled
-		held := r.document != nil && r.confirmed >= generation && by != 0
-		unsure := r.document != nil && result.withdrawn() // until it is confirmed
+		held := r.document != nil && r.confirmed >= generation && by >= generation // settled too
+		unsure := r.document != nil && result.withdrawn()                          // until it is confirmed
 		superseded := r.source == nil || r.source.handler.generation > generation
 		r.mu.Unlock()
 		switch {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
 	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
 
@@ -261,5 +263,18 @@ func TestEqualValuesAreHeldAsPolled(t *testing.T) {
 	r.publish(pollResult{kind: pollNotModified}, 2)
 	if r.document != again || r.confirmed != 3 {
 		t.Errorf("document %v, confirmed by %d", r.document, r.confirmed)
+	}
+}
+
+// What is known of the newest poll does not keep its document alive.
+func TestResultsAreKeptWithoutDocuments(t *testing.T) {
+	h := &Handler{logger: zap.NewNop()}
+	h.setDefaults()
+	r := newResource(h, target{}, "")
+	defer r.close()
+	d := parse(t, "1")
+	r.settle(&source{handler: h}, pollResult{kind: pollGood, document: d, before: d, patch: []byte("[]")})
+	if r.last.document != nil || r.last.before != nil || r.last.patch != nil || !r.last.good() {
+		t.Errorf("%+v", r.last)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/pollsse/caddy-poll-sse/internal/sse"
 )
@@ -143,6 +144,35 @@ func TestStatusOfGenerations(t *testing.T) {
 	})
 }
 
+// The interval told is the one that has adapted, from the first failure on.
+func TestStatusTellsTheInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second), MaxInterval: caddy.Duration(4 * time.Second)})
+		s.setAnswer(status(500))
+		var clients []*client
+		for _, want := range []string{`"interval":1000}`, `"interval":4000}`} {
+			c := s.get(s.h, "/?sse_status")
+			synctest.Wait()
+			if e := c.events(); len(e) == 0 || !strings.Contains(e[0].Data, want) {
+				t.Errorf("%q, want %s", c.text(), want)
+			}
+			clients = append(clients, c)
+			s.setAnswer(answering("1"))
+			s.waitForPolls(10)
+		}
+		s.close(clients...)
+	})
+}
+
+func TestTimesAreToldInMilliseconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(1_999_999)
+		if at := now(); at.Nanosecond() != 1_000_000 {
+			t.Error(at)
+		}
+	})
+}
+
 // An operator would not show more than a class.
 func TestStatusIsTerse(t *testing.T) {
 	for _, c := range []struct {
@@ -165,4 +195,31 @@ func TestStatusIsTerse(t *testing.T) {
 			t.Errorf("%q, want %s", event, c.want)
 		}
 	}
+}
+
+// A client that comes between the publication of a poll and what follows it is not told
+// that the poll is pending.
+func TestClientsWaitForTheStatus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newResource(&Handler{}, target{}, "")
+		defer r.close()
+		for generation := uint64(1); generation < 3; generation++ {
+			h := &Handler{generation: generation, draining: make(chan struct{}), logger: zap.NewNop()}
+			src := &source{handler: h}
+			r.source = src // polls nothing: it is not woken
+			result := pollResult{kind: pollGood, status: 200, document: parse(t, "1"), changed: true}
+			r.publish(result, generation)
+			told := make(chan upstreamStatus)
+			go func() {
+				r.firstPoll(t.Context(), h, false)
+				status, _ := r.upstream(generation)
+				told <- status
+			}()
+			synctest.Wait()
+			r.settle(src, result)
+			if s := <-told; s.State != stateLive {
+				t.Errorf("generation %d: %+v", generation, s)
+			}
+		}
+	})
 }

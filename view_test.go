@@ -511,3 +511,71 @@ func TestViewsConcurrently(t *testing.T) {
 	close(over)
 	clients.Wait()
 }
+
+// Who wishes merge patches of a whole document is sent these, not the poll's own patch.
+func TestMergePatchesOfTheWhole(t *testing.T) {
+	h := new(Handler)
+	r := fed(h)
+	f := &follower{t: t, v: r.watch(h, wish{formatMerge, ""})}
+	for n, want := range []string{"snapshot " + padded(`"n":0`), `{"n":1}`, `{"n":2}`} {
+		r.feed(t, padded(fmt.Sprintf(`"n":%d`, n)), 1)
+		f.expect(want)
+	}
+}
+
+// Of whole documents only the newest is kept.
+func TestFullViewsHaveNoHistory(t *testing.T) {
+	h := new(Handler)
+	r := fed(h)
+	v := r.watch(h, wish{formatFull, ""})
+	for n := range 3 {
+		r.feed(t, fmt.Sprint(n), 1)
+	}
+	if len(v.log.versions) != 1 || v.log.bytes != 0 {
+		t.Errorf("%d versions, %d bytes of events", len(v.log.versions), v.log.bytes)
+	}
+}
+
+// Who selects a part of what is ignored wants it.
+func TestPartsOfWhatIsIgnored(t *testing.T) {
+	h := &Handler{Ignore: []string{"/a/*"}}
+	r := fed(h)
+	f := &follower{t: t, v: r.watch(h, wish{formatFull, "/a/b/c"})}
+	for n := range 3 {
+		if news := r.feed(t, fmt.Sprintf(`{"a":{"b":{"c":%d}},"n":%d}`, n, n), 1); !news {
+			t.Errorf("version %d: news %v", n, news)
+		}
+	}
+	f.expect("2")
+}
+
+// A view that is followed again does not give way.
+func TestFollowedViewsStay(t *testing.T) {
+	h := &Handler{MaxViews: 2}
+	r := fed(h)
+	a, b := wish{formatPatch, "/a"}, wish{formatPatch, "/b"}
+	r.unwatch(h, r.watch(h, a))
+	r.watch(h, a)
+	r.watch(h, b)
+	if v := r.watch(h, wish{formatPatch, "/c"}); v != nil || r.views[a] == nil || r.views[b] == nil {
+		t.Errorf("%v, views %v", v, r.views)
+	}
+	r.unwatch(h, r.views[a])
+	if v := r.watch(h, wish{formatPatch, "/c"}); v == nil || r.views[a] != nil || r.views[b] == nil {
+		t.Errorf("%v, views %v", v, r.views)
+	}
+}
+
+// After a comparison has failed the whole is sent, whatever is ignored.
+func TestForgottenViewsSendTheWhole(t *testing.T) {
+	h := &Handler{Ignore: []string{"/t"}}
+	r := fed(h)
+	f := &follower{t: t, v: r.watch(h, wish{formatPatch, ""})}
+	r.feed(t, `{"t":1}`, 1)
+	f.expect(whole(`{"t":1}`))
+	r.forget()
+	if !r.feed(t, `{"t":2}`, 1) {
+		t.Error("no news")
+	}
+	f.expect(whole(`{"t":2}`))
+}

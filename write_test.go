@@ -240,3 +240,91 @@ func TestWritesWithoutClients(t *testing.T) {
 		s.close()
 	})
 }
+
+// Whatever the route makes of a write, its path is the client's, as it is spelled.
+func TestRewrittenWrites(t *testing.T) {
+	for uri, want := range map[string]int{"http://example.com/a%20b/1": 1, "http://example.com/c/1": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, &Handler{Interval: caddy.Duration(time.Hour)})
+			c := s.get(s.h, "http://example.com/a%20b")
+			synctest.Wait()
+			r := received(t, uri, func(r *http.Request) { r.Method, r.URL.Path, r.URL.RawPath = http.MethodPost, "/a b", "" })
+			if want > 0 {
+				r.URL.Path = "/c"
+			}
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+				if r.Method == http.MethodPost {
+					r.Host, r.URL.Path = "internal", "/d"
+				}
+				return nil
+			})
+			if err := s.h.ServeHTTP(&client{header: make(http.Header)}, r, s); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Second)
+			if n := s.count() - 2; n != want {
+				t.Errorf("%s: %d polls", uri, n)
+			}
+			s.close(c)
+		})
+	}
+}
+
+// watchful is a client that looks how many polls there were when it is answered.
+type watchful struct {
+	client
+	polls func() int
+	seen  int
+}
+
+func (w *watchful) WriteHeader(status int) {
+	synctest.Wait()
+	w.seen = w.polls()
+	w.client.WriteHeader(status)
+}
+
+// Only the final answer counts, and whoever has it finds that the poll has begun, in all
+// pools.
+func TestAnswersToWrites(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		statuses []int
+		err      error
+		polls    int
+	}{
+		{"success", []int{204}, nil, 1},
+		{"information, then success", []int{103, 200}, nil, 1},
+		{"information, then failure", []int{103, 500}, nil, 0},
+		{"an error, nothing written", nil, errors.New("no"), 0},
+		{"an error after success", []int{200}, errors.New("no"), 1},
+		{"success after failure", []int{500, 200}, nil, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, &Handler{Interval: caddy.Duration(time.Hour)})
+			other := newSite(t, &Handler{Interval: caddy.Duration(2 * time.Hour)})
+			clients := []*client{s.get(s.h, "/"), other.get(other.h, "/")}
+			time.Sleep(time.Second)
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+				if r.Method != http.MethodPost {
+					return nil
+				}
+				for _, status := range c.statuses {
+					w.WriteHeader(status)
+				}
+				return c.err
+			})
+			polls := func() int { return s.count() + other.count() - 3 }
+			w := &watchful{client: client{header: make(http.Header)}, polls: polls, seen: 2 * c.polls}
+			r := received(t, "/", func(r *http.Request) { r.Method = http.MethodPost })
+			if err := s.h.ServeHTTP(w, r, s); err != c.err {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			synctest.Wait()
+			if n := polls(); n != 2*c.polls || w.seen != n {
+				t.Errorf("%s: %d polls, %d before the answer", c.name, n, w.seen)
+			}
+			other.close(clients...)
+			s.close()
+		})
+	}
+}

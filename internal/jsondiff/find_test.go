@@ -11,7 +11,7 @@ import (
 
 func TestFind(t *testing.T) {
 	const text = `{"a":[{"id":1,"n":10},{"id":"2","n":20,"id2":true},7,{"id":1,"n":30},{"id":"x/y]=","n":40},[{"id":1}]],` +
-		`"":{"":0},"[id=1]":"member","01":null,"m~n":{"a/b":"é"},"\u0078":5,"s":"[]"}`
+		`"":{"":0},"[id=1]":"member","01":null,"m~n":{"a/b":"é"},"~1":6,"\u0078":5,"s":"[]"}`
 	for _, spaces := range []string{"", " "} {
 		d := document(t, strings.ReplaceAll(text, ":", spaces+":"+spaces))
 		for pointer, want := range map[string]string{
@@ -29,6 +29,7 @@ func TestFind(t *testing.T) {
 			"/[id=1]":             `"member"`,
 			"/01":                 "null",
 			"/m~0n/a~1b":          `"é"`,
+			"/~01":                "6",
 			"/x":                  "5",
 			"/a/6":                "",
 			"/a/-":                "",
@@ -40,6 +41,8 @@ func TestFind(t *testing.T) {
 			"/a/[id]":             "",
 			"/a/[=1]":             "",
 			"/a/[":                "",
+			"/a/[id=12":           "",
+			"/a/0id=1]":           "",
 			"/a/9999999999999999": "",
 			"/a/2/x":              "",
 			"/s/0":                "",
