@@ -23,21 +23,20 @@ import (
 // npmFile returns a file of a package in the npm registry, whose tarball has that SHA-512.
 func npmFile(t *testing.T, name, version, sum, file string) string {
 	t.Helper()
-	client := &http.Client{Timeout: time.Minute}
-	response, err := client.Get(fmt.Sprintf("https://registry.npmjs.org/%s/-/%s-%s.tgz", name, path.Base(name), version))
+	url := fmt.Sprintf("https://registry.npmjs.org/%s/-/%s-%s.tgz", name, path.Base(name), version)
+	tarball, err := download(url)
+	for tries := 1; err != nil && tries < 3; tries++ {
+		time.Sleep(2 * time.Second)
+		tarball, err = download(url)
+	}
 	if err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
 		}
 		t.Skipf("the npm registry cannot be reached: %v", err)
 	}
-	defer response.Body.Close()
-	tarball, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if got := sha512.Sum512(tarball); base64.StdEncoding.EncodeToString(got[:]) != sum {
-		t.Fatalf("%s %s: %s, another file than expected", name, version, response.Status)
+		t.Fatalf("%s %s is another file than expected", name, version)
 	}
 	unzipped, err := gzip.NewReader(bytes.NewReader(tarball))
 	if err != nil {
@@ -56,6 +55,19 @@ func npmFile(t *testing.T, name, version, sum, file string) string {
 			return string(text)
 		}
 	}
+}
+
+func download(url string) ([]byte, error) {
+	client := &http.Client{Timeout: time.Minute}
+	response, err := client.Get(url)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, response.Status)
+	}
+	return io.ReadAll(response.Body)
 }
 
 // serve makes a page of files in front of Caddy, as one site.
