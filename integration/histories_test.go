@@ -55,9 +55,10 @@ func TestHistoriesAsMergePatches(t *testing.T) {
 // Nothing is sent for versions that differ in ignored members only.
 func TestHistoriesWithIgnoredMembers(t *testing.T) {
 	replayed := histories.Recorded(t)
+	delete(replayed, "cdc-vaccination-states") // takes a minute, and shows nothing more
 	maps.Copy(replayed, generatedHistories())
 	for name, versions := range replayed {
-		ignored := map[string]string{"usgs-quakes-2.5day": "/metadata/generated", "cdc-vaccination-states": "/runid", "list": "/generated"}[name]
+		ignored := map[string]string{"usgs-quakes-2.5day": "/metadata/generated", "list": "/generated"}[name]
 		if ignored == "" { // make one
 			ignored = "/polls/*/at"
 			for i, v := range versions {
