@@ -187,12 +187,10 @@ func (l *eventLog) newest(known []eventID, generation uint64) (document []byte, 
 		return nil, eventID{}, false, l.changed
 	}
 	head := l.headLocked().id
-	for _, id := range known {
-		if id.digest != head.digest { // spares a look through all versions
-			continue
-		}
-		if at, _ := l.findLocked(id, visible); at == visible-1 {
-			has = true
+	for _, k := range known {
+		if k.digest == head.digest { // spares a look through all versions
+			at, _ := l.findLocked(k, visible)
+			has = has || at == visible-1
 		}
 	}
 	return l.document, head, has, l.changed

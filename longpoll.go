@@ -73,9 +73,11 @@ func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next cad
 		document, id, has, changed := v.log.newest(p.known, h.generation)
 		switch {
 		case document != nil && !has:
-			return answerLongPoll(response, http.StatusOK, id, p.wait, document, h.exiting)
+			h.answerLongPoll(response, id, p.wait, document)
+			return nil
 		case document != nil && ended:
-			return answerLongPoll(response, http.StatusNotModified, id, p.wait, nil, h.exiting)
+			h.answerLongPoll(response, id, p.wait, nil)
+			return nil
 		case ended:
 			return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
 		}
@@ -97,7 +99,11 @@ func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next cad
 }
 
 // answerLongPoll says what the newest document is, or with 304 that the client has it.
-func answerLongPoll(response *response, status int, id eventID, wait time.Duration, document []byte, exiting <-chan struct{}) error {
+func (h *Handler) answerLongPoll(response *response, id eventID, wait time.Duration, document []byte) {
+	status := http.StatusOK
+	if document == nil {
+		status = http.StatusNotModified
+	}
 	longPollsTotal.WithLabelValues(strconv.Itoa(status)).Inc()
 	header := response.w.Header()
 	// Weak, so that encode leaves it as it is: it names a document, not its bytes.
@@ -110,8 +116,7 @@ func answerLongPoll(response *response, status int, id eventID, wait time.Durati
 		header.Set("Content-Length", strconv.Itoa(len(document)))
 	}
 	response.w.WriteHeader(status)
-	if len(document) > 0 {
-		response.write([][]byte{document}, exiting)
+	if document != nil {
+		response.write([][]byte{document}, h.exiting)
 	}
-	return nil
 }

@@ -123,8 +123,8 @@ type Handler struct {
 	// cookies and authorization.
 	ForwardHeader []string `json:"forward_header,omitempty"`
 
-	// How much is kept for clients that come back. One that was away for longer
-	// gets the whole document.
+	// How much is kept for clients that come back, for each format and part that
+	// clients ask for. One that was away for longer gets the whole document.
 	History history `json:"history,omitzero"`
 
 	// After how long a silence a comment is sent, so that nobody on the way takes
@@ -470,7 +470,7 @@ func (h *Handler) check() error {
 	case slices.Contains(reservedEventTypes, h.Event):
 		return fmt.Errorf("event cannot be %q, which has a meaning of its own", h.Event)
 	case h.Event != "" && !validEventType(h.Event):
-		return fmt.Errorf("event cannot be %q: it has to be a single line", h.Event)
+		return fmt.Errorf("event cannot be %q: it has to be one line, without white space around it", h.Event)
 	case slices.Contains(strings.Split(h.Select, "/"), "*"):
 		return errors.New("select takes one pointer; * is for selectable, ignore and key")
 	case slices.Contains(h.Ignore, ""):
@@ -493,6 +493,9 @@ func (h *Handler) check() error {
 		if err := checkPointers("key", k.Pointer); err != nil {
 			return err
 		}
+		if strings.Contains(k.Pointer, "/[") {
+			return fmt.Errorf("key %q cannot name items by their members; use *", k.Pointer)
+		}
 		if slices.ContainsFunc(h.Key[:i], func(other arrayKey) bool { return other.Pointer == k.Pointer }) {
 			return fmt.Errorf("key %q is given twice", k.Pointer)
 		}
@@ -512,6 +515,9 @@ func checkPointers(option string, pointers ...string) error {
 	for _, p := range pointers {
 		if !jsondiff.ValidPointer(p) {
 			return fmt.Errorf("%s %q is not a JSON Pointer (RFC 6901) such as /prices/3", option, p)
+		}
+		if option != "selectable" && strings.Contains(p, "=*]") {
+			return fmt.Errorf("%s %q: items named as in [id=*] are for selectable; use *", option, p)
 		}
 	}
 	return nil

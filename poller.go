@@ -302,13 +302,14 @@ func retryAfter(status int, header http.Header) time.Duration {
 // that is over or not said.
 func freshness(header http.Header) time.Duration {
 	maxAge := -1
-	for directive := range strings.SplitSeq(strings.Join(header["Cache-Control"], ","), ",") {
+	for directive := range elements(header["Cache-Control"]) {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
 		switch strings.ToLower(name) {
 		case "no-cache", "no-store":
 			return 0
 		case "max-age":
-			if n, err := strconv.Atoi(strings.Trim(value, `"`)); err == nil && maxAge < 0 {
+			n, err := strconv.Atoi(strings.Trim(value, `"`))
+			if maxAge < 0 && (err == nil || errors.Is(err, strconv.ErrRange)) { // which is very long
 				maxAge = n
 			}
 		}

@@ -501,6 +501,7 @@ func TestFreshness(t *testing.T) {
 		{http.Header{"Cache-Control": {`public, Max-Age="60"`}}, time.Minute},
 		{http.Header{"Cache-Control": {"public", "max-age=60"}}, time.Minute},
 		{http.Header{"Cache-Control": {"max-age=60, max-age=5"}}, time.Minute},
+		{http.Header{"Cache-Control": {`private="a, max-age=3", max-age=60`}}, time.Minute},
 		{http.Header{"Cache-Control": {"s-maxage=60"}}, 0},
 		{http.Header{"Cache-Control": {"max-age=60, no-cache"}}, 0},
 		{http.Header{"Cache-Control": {"no-store, max-age=60"}}, 0},
@@ -508,7 +509,7 @@ func TestFreshness(t *testing.T) {
 		{http.Header{"Cache-Control": {"max-age=-5"}}, 0},
 		{http.Header{"Cache-Control": {"max-age=soon"}}, 0},
 		{http.Header{"Cache-Control": {"max-age"}}, 0},
-		{http.Header{"Cache-Control": {"max-age=9999999999999999999999"}}, 0},
+		{http.Header{"Cache-Control": {"max-age=9999999999999999999999"}}, math.MaxInt32 * time.Second},
 		{http.Header{"Cache-Control": {"max-age=9000000000000000000"}}, math.MaxInt32 * time.Second},
 	} {
 		if got := freshness(c.header); got != c.want {

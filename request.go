@@ -69,20 +69,22 @@ func zeroWeight(parameters string) bool {
 // are for the client to read.
 func (h *Handler) wish(r *http.Request) (w wish, notices bool, err error) {
 	w = wish{h.Format, h.Select}
-	if !strings.Contains(r.URL.RawQuery, "sse_") {
-		return w, false, nil
-	}
-	query := r.URL.Query()
-	if format := query.Get("sse_format"); format != "" {
-		w.format = format
-	}
-	if query.Has("sse_select") {
-		w.pointer = query.Get("sse_select")
+	for p := range parameters(originalURL(r).RawQuery) {
+		switch {
+		case p.is("sse_format") && p.value != "":
+			w.format = p.value
+		case p.is("sse_select"):
+			w.pointer = p.value
+		case p.is("sse_status") && slices.Contains([]string{"", "1", "true"}, p.value):
+			notices = true
+		case p.is("sse_status") && p.value != "0" && p.value != "false":
+			return w, false, errors.New("sse_status must be true or false")
+		}
 	}
 	allowed := func(pattern string) bool { return jsondiff.Match(pattern, w.pointer) }
 	switch {
 	case !validFormat(w.format):
-		return w, false, fmt.Errorf("sse_format must be patch, full or merge, not %q", w.format)
+		return w, false, errors.New("sse_format must be patch, full or merge")
 	case len(w.pointer) > maxPointer:
 		return w, false, errors.New("sse_select is too long")
 	case !jsondiff.ValidPointer(w.pointer):
@@ -90,24 +92,11 @@ func (h *Handler) wish(r *http.Request) (w wish, notices bool, err error) {
 	case w.pointer != h.Select && !slices.ContainsFunc(h.Selectable, allowed):
 		return w, false, fmt.Errorf("sse_select=%s is not selectable here", w.pointer)
 	}
-	switch status := query.Get("sse_status"); status {
-	case "1", "true":
-		notices = true
-	case "":
-		notices = query.Has("sse_status")
-	case "0", "false":
-	default:
-		return w, false, fmt.Errorf("sse_status must be true or false, not %q", status)
-	}
 	return w, notices, nil
 }
 
 // maxPointer is how long a pointer from a client may be, in bytes.
 const maxPointer = 1 << 10
-
-func validFormat(format string) bool {
-	return format == formatPatch || format == formatFull || format == formatMerge
-}
 
 // lastEventIDParameters are what polyfills call the parameter in which they send
 // the last event id, since they cannot set headers.
@@ -118,40 +107,47 @@ func lastEventID(r *http.Request) string {
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		return id
 	}
-	for name, value := range parameters(r) {
-		if value != "" && slices.Contains(lastEventIDParameters, name) {
-			return value
+	for p := range parameters(originalURL(r).RawQuery) {
+		if p.value != "" && p.is(lastEventIDParameters...) {
+			return p.value
 		}
 	}
 	return ""
 }
 
-// parameters returns the names, in lower case, and the values of the parameters in the
-// query of r that are well-formed.
-func parameters(r *http.Request) iter.Seq2[string, string] {
-	return func(yield func(name, value string) bool) {
-		for parameter := range strings.SplitSeq(r.URL.RawQuery, "&") {
-			name, value, _ := strings.Cut(parameter, "=")
-			name, errName := url.QueryUnescape(name)
-			value, errValue := url.QueryUnescape(value)
-			if errName == nil && errValue == nil && !yield(strings.ToLower(name), value) {
+// parameter is one of a query: as it stands there, and what it says.
+type parameter struct{ raw, name, value string }
+
+// parameters returns the parameters of a query. What is escaped badly stays as it is.
+func parameters(rawQuery string) iter.Seq[parameter] {
+	unescape := func(s string) string {
+		if unescaped, err := url.QueryUnescape(s); err == nil {
+			return unescaped
+		}
+		return s
+	}
+	return func(yield func(parameter) bool) {
+		for raw := range strings.SplitSeq(rawQuery, "&") {
+			name, value, _ := strings.Cut(raw, "=")
+			if !yield(parameter{raw, unescape(name), unescape(value)}) {
 				return
 			}
 		}
 	}
 }
 
-// wantsPadding reports whether the client is a polyfill that asks for it.
-func wantsPadding(r *http.Request) bool {
-	for name, value := range parameters(r) {
-		if isPadding(name, value) {
-			return true
-		}
-	}
-	return false
+// is reports whether the parameter has one of the names, in upper or lower case.
+func (p parameter) is(names ...string) bool {
+	return slices.Contains(names, strings.ToLower(p.name))
 }
 
-func isPadding(name, value string) bool { return name == "padding" && value == "true" }
+// isOwn reports whether the parameter is meant for us.
+func (p parameter) isOwn() bool {
+	return strings.HasPrefix(strings.ToLower(p.name), "sse_") || p.is(lastEventIDParameters...) || p.isPadding()
+}
+
+// isPadding reports whether a polyfill asks for padding.
+func (p parameter) isPadding() bool { return p.is("padding") && p.value == "true" }
 
 // fromWebKit reports whether r comes from WebKit's own EventSource.
 func fromWebKit(r *http.Request) bool {

@@ -146,6 +146,8 @@ func (r *resource) watch(h *Handler, w wish) *view {
 	if v := r.views[w]; v != nil {
 		v.streams++
 		r.mu.Unlock()
+		v.mu.Lock() // who makes it may not have published yet
+		defer v.mu.Unlock()
 		return v
 	}
 	for len(r.views) >= h.MaxViews && r.dropViewLocked() {
@@ -180,15 +182,17 @@ func (r *resource) unwatch(h *Handler, v *view) {
 
 // dropViewLocked ends the view that has been without streams for longest, if any is.
 func (r *resource) dropViewLocked() bool {
-	var idle wish
-	var until time.Time
+	var idle *wish
 	for w, v := range r.views {
-		if v.streams == 0 && (until.IsZero() || v.until.Before(until)) {
-			idle, until = w, v.until
+		if v.streams == 0 && (idle == nil || v.until.Before(r.views[*idle].until)) {
+			idle = &w
 		}
 	}
-	delete(r.views, idle)
-	return !until.IsZero()
+	if idle == nil {
+		return false
+	}
+	delete(r.views, *idle)
+	return true
 }
 
 // run polls until ctx ends or the upstream withdraws the document.

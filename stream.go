@@ -267,8 +267,11 @@ func pieces(parts [][]byte) [][]byte {
 
 // preamble returns what the stream that answers r begins with.
 func preamble(r *http.Request, retry time.Duration) (b []byte) {
-	if wantsPadding(r) {
-		b = append(b, padding...)
+	for p := range parameters(originalURL(r).RawQuery) {
+		if p.isPadding() {
+			b = append(b, padding...)
+			break
+		}
 	}
 	if fromWebKit(r) {
 		return appendResynchronisation(b, r.Header.Get("Last-Event-ID"), retry)

@@ -148,35 +148,15 @@ func (h *Handler) forwardedURI(escapedPath, rawQuery string) string {
 	if escapedPath == "" || escapedPath[0] != '/' {
 		escapedPath = "/" + escapedPath
 	}
-	query := cutQuery(rawQuery, func(name, value string) bool {
-		return !ownParameter(name, value) && (h.Query[0] == "*" || h.Query[0] != "none" && slices.Contains(h.Query, name))
-	})
+	var kept []string
+	for p := range parameters(rawQuery) {
+		if !p.isOwn() && (h.Query[0] == "*" || h.Query[0] != "none" && slices.Contains(h.Query, p.name)) {
+			kept = append(kept, p.raw)
+		}
+	}
+	query := strings.Join(kept, "&")
 	if query == "" {
 		return escapedPath
 	}
 	return escapedPath + "?" + query
-}
-
-// cutQuery keeps the parameters that keep accepts, byte for byte.
-func cutQuery(rawQuery string, keep func(name, value string) bool) string {
-	var kept []string
-	for parameter := range strings.SplitSeq(rawQuery, "&") {
-		name, value, _ := strings.Cut(parameter, "=")
-		if unescaped, err := url.QueryUnescape(name); err == nil {
-			name = unescaped
-		}
-		if unescaped, err := url.QueryUnescape(value); err == nil {
-			value = unescaped
-		}
-		if keep(name, value) {
-			kept = append(kept, parameter)
-		}
-	}
-	return strings.Join(kept, "&")
-}
-
-// ownParameter reports whether a query parameter is meant for us.
-func ownParameter(name, value string) bool {
-	name = strings.ToLower(name)
-	return strings.HasPrefix(name, "sse_") || slices.Contains(lastEventIDParameters, name) || isPadding(name, value)
 }

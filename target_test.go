@@ -207,7 +207,7 @@ func TestLastEventIDEverySpelling(t *testing.T) {
 		{"/?lastEventId=", "", ""},
 		{"/?lastEventId=&last-event-id=q", "", "q"},
 		{"/?lastEventId=q", "a", "a"},
-		{"/?lastEventId=%zz", "", ""},
+		{"/?lastEventId=%zz", "", "%zz"},
 	} {
 		r := httptest.NewRequest(http.MethodGet, c.uri, http.NoBody)
 		if c.header != "" {

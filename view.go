@@ -15,6 +15,10 @@ const (
 	formatMerge = "merge" // JSON Merge Patch (RFC 7396), or the whole as a snapshot event
 )
 
+func validFormat(format string) bool {
+	return format == formatPatch || format == formatFull || format == formatMerge
+}
+
 // wish is what a client can ask for of a resource.
 type wish struct {
 	format  string
@@ -28,15 +32,15 @@ type view struct {
 	differ  jsondiff.Differ
 	ignored []string // patterns for the part that the pointer leads to
 
-	mu         sync.Mutex         // guards all below, but for the last two
+	// Guarded by the lock of the resource, which is taken before that of a view.
+	streams int
+	until   time.Time // when the view ends, if there are no streams
+
+	mu         sync.Mutex         // guards all below
 	published  *jsondiff.Document // last, all of it
 	sent       *jsondiff.Document // last, or one of the same value; nil before the first
 	rest       *jsondiff.Document // of sent, without what is ignored
 	generation uint64             // the newest one that has confirmed what was sent
-
-	// Guarded by the lock of the resource, which is taken before that of a view.
-	streams int
-	until   time.Time // when the view ends, if there are no streams
 }
 
 func (h *Handler) newView(w wish) *view {
@@ -74,17 +78,16 @@ func (v *view) publishLocked(result pollResult, generation uint64) (sent bool) {
 	}
 	v.published = result.document
 	document, patch, changed := v.compareLocked(result)
-	var rest *jsondiff.Document
 	if changed && len(v.ignored) > 0 {
-		var real bool
+		rest, _, real := v.mustDiff(v.rest, document.Without(v.ignored))
 		// What a newer configuration's route has answered is not mixed with what an
 		// older one's has: it is sent, even if it differs in ignored members only.
-		if rest, real = v.withoutLocked(document); !real && generation == v.generation {
+		if !real && generation == v.generation {
 			return false
 		}
+		v.rest = rest
 	}
 	if changed {
-		v.rest = rest
 		v.log.append(document.Bytes(), patch, generation)
 	}
 	v.sent = document
@@ -125,13 +128,6 @@ func (v *view) compareLocked(result pollResult) (document *jsondiff.Document, pa
 		text = bytes.Clone(found) // or it would keep the memory of the whole
 	}
 	return v.mustDiff(v.sent, text)
-}
-
-// withoutLocked returns the document without what is ignored, and whether that differs
-// from what was sent.
-func (v *view) withoutLocked(document *jsondiff.Document) (rest *jsondiff.Document, changed bool) {
-	rest, _, changed = v.mustDiff(v.rest, document.Without(v.ignored))
-	return rest, changed
 }
 
 // mustDiff is for texts out of documents.

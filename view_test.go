@@ -3,6 +3,7 @@ package pollsse
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -285,7 +286,7 @@ func TestWishes(t *testing.T) {
 		{"sse_format=", "merge", "/data", false, ""},
 		{"sse_format=patch", "patch", "/data", false, ""},
 		{"a&sse_format=full&b", "full", "/data", false, ""},
-		{"sse_format=Full", "", "", false, `sse_format must be patch, full or merge, not "Full"`},
+		{"sse_format=Full", "", "", false, "sse_format must be patch, full or merge"},
 		{"sse_select=/data", "merge", "/data", false, ""},
 		{"sse_select=%2Fx", "merge", "/x", false, ""},
 		{"sse_select=/data/stations/3", "merge", "/data/stations/3", false, ""},
@@ -298,6 +299,11 @@ func TestWishes(t *testing.T) {
 		{"sse_select=/secret", "", "", false, "is not selectable"},
 		{"sse_select=x", "", "", false, `sse_select must be a JSON Pointer (RFC 6901), not "x"`},
 		{"sse_select=/data/stations/" + strings.Repeat("x", 1<<10), "", "", false, "sse_select is too long"},
+		{"sse_select=/x;y", "", "", false, "is not selectable"},
+		{"sse_select=/100%", "", "", false, "is not selectable"},
+		{"SSE_SELECT=/secret", "", "", false, "is not selectable"},
+		{"sse%5Fselect=/secret", "", "", false, "is not selectable"},
+		{"sse_format=full;q", "", "", false, "sse_format must be"},
 		{"sse_select=/x~2", "", "", false, "must be a JSON Pointer"},
 		{"sse_status", "merge", "/data", true, ""},
 		{"sse_status=1", "merge", "/data", true, ""},
@@ -321,6 +327,42 @@ func TestWishes(t *testing.T) {
 		r := received(t, "/?sse_select="+pointer, nil)
 		if _, _, err := (&Handler{Format: formatPatch}).wish(r); (err == nil) != (pointer == "") {
 			t.Errorf("%q: %v", pointer, err)
+		}
+	}
+}
+
+// What the client asks for counts, however the route rewrites it.
+func TestWishesOfRewrittenRequests(t *testing.T) {
+	h := &Handler{Format: formatPatch, Selectable: []string{"/a"}}
+	r := received(t, "/live?sse_format=full&sse_select=/a&sse_status&lastEventId=x&padding=true", func(r *http.Request) {
+		r.URL.Path, r.URL.RawQuery = "/v2", "station=5"
+	})
+	if w, notices, err := h.wish(r); err != nil || w != (wish{formatFull, "/a"}) || !notices {
+		t.Errorf("%v, %v, %v", w, notices, err)
+	}
+	if lastEventID(r) != "x" || len(preamble(r, time.Second)) < 2<<10 {
+		t.Errorf("id %q, preamble of %d bytes", lastEventID(r), len(preamble(r, time.Second)))
+	}
+}
+
+// Who finds a view while it is made waits until it is.
+func TestViewsAreFilledBeforeTheyAreSeen(t *testing.T) {
+	h := new(Handler)
+	r := fed(h)
+	r.feed(t, `{"a":"`+strings.Repeat("x", 4<<20)+`"}`, 1)
+	for range 10 {
+		var clients sync.WaitGroup
+		for range 4 {
+			clients.Go(func() {
+				v := r.watch(h, wish{formatFull, "/a"})
+				if text, _, _, _ := v.log.newest(nil, 1); text == nil {
+					t.Error("the view is empty")
+				}
+				r.unwatch(h, v)
+			})
+		}
+		clients.Wait()
+		for r.dropViewLocked() {
 		}
 	}
 }

@@ -31,8 +31,8 @@ func passWrite(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) e
 	return err
 }
 
-// writeResponse calls succeeded as soon as the answer is known to be no error (RFC 9111
-// §4.4), before any of it is written.
+// writeResponse calls succeeded when a status that is no error (RFC 9111 §4.4) is about
+// to be written.
 type writeResponse struct {
 	*caddyhttp.ResponseWriterWrapper
 	succeeded func()

@@ -240,3 +240,23 @@ func TestPartsAndIgnoredMembers(t *testing.T) {
 		}
 	}
 }
+
+// What a client asks for counts where the route rewrites the query too.
+func TestRewrittenStreams(t *testing.T) {
+	u := newUpstream(t, numbered(7))
+	c := start(t, fmt.Sprintf("handle /live {\npoll_sse {\nselectable /n\n}\nrewrite * /v2.json?station=5\nreverse_proxy %s\n}", u.Listener.Addr()))
+	for _, protocol := range protocols {
+		s := c.open(protocol, "/live?sse_format=full&sse_select=/n", "")
+		e := c.next(s)
+		if e.Data != "7" || u.lastPoll().RequestURI != "/v2.json?station=5" {
+			t.Errorf("%s: %+v, polled %s", protocol, e, u.lastPoll().RequestURI)
+		}
+		again := c.open(protocol, "/live?sse_format=full&sse_select=/n&sse_status&lastEventId="+e.ID, "")
+		if e := c.next(again); e.Type != "status" {
+			t.Errorf("%s: %+v", protocol, e)
+		}
+	}
+	if n := c.metric(`caddy_poll_sse_resumes_total{outcome="held"}`); n != len(protocols) {
+		t.Errorf("%d streams resumed", n)
+	}
+}
