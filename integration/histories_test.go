@@ -357,7 +357,7 @@ func replay(t *testing.T, protocol, format string, number int, h *history) {
 	if outcome("snapshot") != 0 || outcome("lagging") != 0 || outcome("digest") != 0 {
 		t.Errorf("clients lost their place: %d snapshot, %d lagging, %d digest", outcome("snapshot"), outcome("lagging"), outcome("digest"))
 	}
-	if outcome("held") == 0 {
+	if cuts > 20 && outcome("held")+outcome("smaller") == 0 {
 		t.Error("nobody resumed")
 	}
 	if jumps > outcome("smaller") {
