@@ -162,8 +162,12 @@ func FuzzCaddyfile(f *testing.F) {
 		if !ok || strings.Contains(text, "import") || strings.Contains(text, "{$") {
 			return
 		}
+		tokens, err := caddyfile.Tokenize([]byte(block), "Caddyfile")
+		if err != nil {
+			return
+		}
 		h := new(Handler)
-		if err := h.UnmarshalCaddyfile(caddyfile.NewTestDispenser(block)); err != nil {
+		if err := h.UnmarshalCaddyfile(caddyfile.NewDispenser(tokens)); err != nil {
 			return
 		}
 		// What the Caddyfile accepts, JSON accepts and keeps.
