@@ -35,17 +35,15 @@ func preferredWait(r *http.Request) (wait time.Duration, ok bool) {
 // maxKnown is how many entity tags of a long-poll are looked at.
 const maxKnown = 16
 
-// knownIDs returns the first ids among the entity tags of the documents that the client has
-// (RFC 9110 §13.1.2).
+// knownIDs returns the first ids among the entity tags of the documents that the client
+// has (RFC 9110 §13.1.2).
 func knownIDs(r *http.Request) (ids []eventID) {
-	for _, header := range r.Header["If-None-Match"] {
-		for tag := range strings.SplitSeq(header, ",") { // there is no comma in ours
-			if len(ids) == maxKnown {
-				return ids
-			}
-			if id, ok := parseEventID(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`)); ok {
-				ids = append(ids, id)
-			}
+	for tag := range elements(r.Header["If-None-Match"]) {
+		if len(ids) == maxKnown {
+			break
+		}
+		if id, ok := parseEventID(strings.Trim(strings.TrimPrefix(strings.TrimSpace(tag), "W/"), `"`)); ok {
+			ids = append(ids, id)
 		}
 	}
 	return ids

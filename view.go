@@ -79,10 +79,10 @@ func (v *view) publishLocked(result pollResult, generation uint64) (sent bool) {
 	v.published = result.document
 	document, patch, changed := v.compareLocked(result)
 	if changed && len(v.ignored) > 0 {
-		rest, _, real := v.mustDiff(v.rest, document.Without(v.ignored))
+		rest, _, differs := v.mustDiff(v.rest, document.Without(v.ignored))
 		// What a newer configuration's route has answered is not mixed with what an
 		// older one's has: it is sent, even if it differs in ignored members only.
-		if !real && generation == v.generation {
+		if !differs && generation == v.generation {
 			return false
 		}
 		v.rest = rest

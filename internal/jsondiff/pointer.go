@@ -109,8 +109,8 @@ func matchToken(pattern, token string) bool {
 	if pattern == token || pattern == "*" {
 		return true
 	}
-	name, any := strings.CutSuffix(pattern, "=*]")
-	return any && name != "" && name[0] == '[' && strings.HasPrefix(token, name+"=") && token[len(token)-1] == ']'
+	name, ok := strings.CutSuffix(pattern, "=*]")
+	return ok && name != "" && name[0] == '[' && strings.HasPrefix(token, name+"=") && token[len(token)-1] == ']'
 }
 
 func cutToken(pointer string) (token, rest string) {
