@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pollsse/caddy-poll-sse/internal/oracle"
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
 )
 
 // stations is a list of 2,000 items, ten of which have changed since the version before,
@@ -28,7 +29,8 @@ func stations(version int) string {
 // protocols, and costs the upstream nothing.
 func TestSelectedItem(t *testing.T) {
 	u := newUpstream(t, stations(0))
-	c := start(t, u.site("interval 20ms\nselectable /data/stations/* /data/stations/*/bikes"))
+	site := u.site("interval 20ms\nselectable /data/stations/* /data/stations/*/bikes")
+	c := start(t, site)
 	const versions = 40
 	all := c.open("h1", "/api/stations", "")
 	const item = "/data/stations/%5Bstation_id=42%5D"
@@ -78,6 +80,28 @@ func TestSelectedItem(t *testing.T) {
 	want, _ := oracle.Find(value(t, stations(versions+10)), "/data/stations/[station_id=42]")
 	if got := apply(t, apply(t, nil, at.Data), e.Data); !reflect.DeepEqual(got, want) {
 		t.Errorf("%v, want %v", got, want)
+	}
+
+	// Its log survives a reload.
+	if err := c.reload(site); err != nil {
+		t.Fatal(err)
+	}
+	u.set(stations(versions + 20))
+	var after sse.Event
+	c.eventually("the new configuration sends an event", func() bool { // a connection may reach the old one, which is ending
+		s, err := c.connect("h1", "/api/stations?sse_select="+item, e.ID)
+		if err != nil {
+			return false
+		}
+		defer s.close()
+		after, err = c.tryNext(s)
+		return err == nil
+	})
+	if after.Data != `[{"op":"replace","path":"/bikes","value":60},{"op":"replace","path":"/docks","value":140}]` && !strings.HasPrefix(after.Data, `[{"op":"replace","path":"","value":{"station_id":"42",`) {
+		t.Errorf("after a reload: %+v", after)
+	}
+	if after.ID[:11] != e.ID[:11] {
+		t.Errorf("the log of %s is %s after a reload", e.ID, after.ID)
 	}
 	if response, err := c.connect("h1", "/api/stations?sse_select=/data", ""); err != nil || response.response.StatusCode != 400 {
 		t.Errorf("what is not selectable: %v, %v", response, err)
