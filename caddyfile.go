@@ -44,6 +44,7 @@ func init() {
 //		max_streams     <n>                     # 100000
 //		max_views       <n>                     # 32, per resource
 //		max_body        <size>                  # 16MiB
+//		compress        gzip|off                # gzip
 //	}
 //
 // Only key may be repeated, with another pointer.
@@ -142,6 +143,8 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 		return count(d, &h.MaxViews)
 	case "max_body":
 		return size(d, &h.MaxBody)
+	case "compress":
+		return word(d, &h.Compress)
 	default:
 		return d.Errf("unknown subdirective %q", name)
 	}

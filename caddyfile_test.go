@@ -132,6 +132,7 @@ func TestSyntaxBlockSaysTheDefaults(t *testing.T) {
 		max_streams 100000
 		max_views 32
 		max_body 16MiB
+		compress gzip
 	}`
 	handlers, err := handlersOf(text)
 	if err != nil {

@@ -14,6 +14,8 @@ import (
 	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
 
+const compressGzip = "gzip"
+
 // This file fills in and checks the fields of [Handler].
 
 func (h *Handler) setDefaults() {
@@ -36,6 +38,7 @@ func (h *Handler) setDefaults() {
 	setDefault(&h.MaxStreams, 100_000)
 	setDefault(&h.MaxViews, 32)
 	setDefault(&h.MaxBody, 16<<20)
+	setDefault(&h.Compress, compressGzip)
 	if len(h.Query) == 0 {
 		h.Query = []string{"*"}
 	}
@@ -88,6 +91,8 @@ func (h *Handler) check() error {
 		return errors.New("interval must not have a maximum below its minimum")
 	case !validFormat(h.Format):
 		return fmt.Errorf("format must be patch, full or merge, not %q", h.Format)
+	case h.Compress != compressGzip && h.Compress != "off":
+		return fmt.Errorf("compress must be gzip or off, not %q", h.Compress)
 	case slices.Contains(reservedEventTypes, h.Event):
 		return fmt.Errorf("event cannot be %q, which has a meaning of its own", h.Event)
 	case h.Event != "" && !validEventType(h.Event):

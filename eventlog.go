@@ -21,11 +21,12 @@ type eventLog struct {
 	mu        sync.Mutex    // guards all below
 	versions  []version     // oldest first; the head is last; empty before the first document
 	document  []byte        // of the head
-	snapshot  func() []byte // the event that leads to the head from anywhere
-	bytes     int           // of the events in versions[1:]
+	snapshot  func() *frame // the event that leads to the head from anywhere
 	confirmed uint64        // the newest generation that polled the head itself
 	floor     uint64        // versions below it were polled by older generations only
 	changed   chan struct{} // closed when there may be something new
+
+	last *frame // the newest event, for append only
 }
 
 // version is one state of the document, and the event that leads to it from the
@@ -33,7 +34,8 @@ type eventLog struct {
 type version struct {
 	id         eventID
 	generation uint64
-	event      []byte
+	event      *frame
+	bytes      int64 // of all events of the log up to this one
 }
 
 // eventLogConfig says how a log writes its events and how many it keeps.
@@ -61,29 +63,33 @@ func newEventLog(c eventLogConfig) *eventLog {
 // time may append.
 func (l *eventLog) append(document, patch []byte, generation uint64) {
 	id := eventID{epoch: l.epoch, seq: l.nextSeq(), digest: digestOf(document)}
-	snapshot := sync.OnceValue(func() []byte {
+	before := l.last
+	snapshot := sync.OnceValue(func() *frame {
 		data := document
 		if l.whole != nil {
 			data = l.whole(document)
 		}
-		return appendEvent(nil, l.snapshotType, data, id)
+		return newFrame(appendEvent(nil, l.snapshotType, data, id), before)
 	})
-	var event []byte
+	var event *frame
 	switch {
-	case id.seq == 0 || l.maxEvents == 0: // nothing leads there but the snapshot
-	case patch == nil:
+	case id.seq == 0: // nothing leads there but the snapshot
+	case patch == nil || l.maxEvents == 0:
 		event = snapshot()
 	default:
-		event = appendEvent(nil, l.eventType, patch, id)
+		event = newFrame(appendEvent(nil, l.eventType, patch, id), before)
 	}
+	l.last = event
 
 	l.mu.Lock()
-	l.versions = append(l.versions, version{id, generation, event})
+	v := version{id: id, generation: generation, event: event}
+	if event != nil {
+		v.bytes = l.headLocked().bytes + int64(len(event.text))
+	}
+	l.versions = append(l.versions, v)
 	l.document, l.snapshot = document, snapshot
-	l.bytes += len(event)
-	for len(l.versions)-1 > l.maxEvents || int64(l.bytes) > l.maxBytes {
+	for len(l.versions)-1 > l.maxEvents || v.bytes-l.versions[0].bytes > l.maxBytes {
 		l.versions = l.versions[1:]
-		l.bytes -= len(l.versions[0].event)
 		l.versions[0].event = nil // nothing leads to the oldest version
 	}
 	if generation > l.confirmed {
@@ -135,33 +141,47 @@ const (
 
 // batch is what a stream is to write next.
 type batch struct {
-	events  [][]byte
+	events  []*frame
 	cursor  eventID // where the client is when it has read them
 	how     resumption
 	changed <-chan struct{} // closed when there may be more
 }
 
+// maxBatch is the size in bytes that a batch of more than one event has at most, so that
+// a slow client keeps no more than that alive of what the log has evicted.
+const maxBatch = chunk
+
+// always is closed.
+var always = func() <-chan struct{} { c := make(chan struct{}); close(c); return c }()
+
 // after returns what leads from cursor to the head, as far as generation may see
-// it: the events between them where the log holds the cursor's version, and one
-// snapshot where it does not or where that is smaller.
-func (l *eventLog) after(cursor eventID, generation uint64) batch {
+// it: the events between them where the log holds the cursor's version, beginning with
+// those that fit a batch, and one snapshot where it does not or where that is smaller.
+// It may use the memory of events.
+func (l *eventLog) after(cursor eventID, generation uint64, events []*frame) batch {
 	l.mu.Lock()
-	b := batch{cursor: cursor, how: resumedNothing, changed: l.changed}
+	changed := l.changed
+	b := batch{events: events[:0], cursor: cursor, how: resumedNothing, changed: changed}
 	visible := l.visibleLocked(generation)
 	if visible == 0 {
 		l.mu.Unlock()
 		return b
 	}
 	at, how := l.findLocked(cursor, visible)
-	var size int
+	var missing int
+	var size int64
 	if at >= 0 {
+		missing, size = visible-1-at, l.versions[visible-1].bytes-l.versions[at].bytes
+		b.cursor, b.how = l.versions[at].id, how
 		for _, v := range l.versions[at+1 : visible] {
-			b.events = append(b.events, v.event)
-			size += len(v.event)
+			if len(b.events) > 0 && v.bytes-l.versions[at].bytes > maxBatch {
+				b.changed = always
+				break
+			}
+			b.events, b.cursor = append(b.events, v.event), v.id
 		}
-		b.cursor, b.how = l.versions[visible-1].id, how
 	}
-	head, snapshot, snapshotAtLeast := l.headLocked(), l.snapshot, len(l.document)
+	head, snapshot, snapshotAtLeast := l.headLocked(), l.snapshot, int64(len(l.document))
 	l.mu.Unlock()
 
 	if head.generation > generation {
@@ -169,9 +189,9 @@ func (l *eventLog) after(cursor eventID, generation uint64) batch {
 	}
 	switch {
 	case at < 0:
-		b.events, b.cursor, b.how = [][]byte{snapshot()}, head.id, resumedSnapshot
-	case len(b.events) > 1 && snapshotAtLeast < size && len(snapshot()) < size:
-		b.events, b.cursor, b.how = [][]byte{snapshot()}, head.id, resumedSmaller
+		return batch{append(b.events, snapshot()), head.id, resumedSnapshot, changed}
+	case missing > 1 && snapshotAtLeast < size && int64(len(snapshot().text)) < size:
+		return batch{append(b.events[:0], snapshot()), head.id, resumedSmaller, changed}
 	}
 	return b
 }

@@ -59,7 +59,8 @@ type longPoll struct {
 // serveLongPoll answers r with the document of a view as soon as the client does not
 // have it, or, when the wait is over, with the news that it still does.
 func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, res *resource, v *view, p longPoll) error {
-	response := newResponse(w)
+	response := newResponse(w, r)
+	defer response.release()
 	h.open.add(response)
 	defer h.open.remove(response)
 	deadline := p.began.Add(min(p.wait, h.lifetime()))
@@ -115,6 +116,6 @@ func (h *Handler) answerLongPoll(response *response, id eventID, wait time.Durat
 	}
 	response.w.WriteHeader(status)
 	if document != nil {
-		response.write([][]byte{document}, h.exiting)
+		response.write(document, nil)
 	}
 }

@@ -155,6 +155,10 @@ type Handler struct {
 	// last good one is kept. Default: 16 MiB.
 	MaxBody int64 `json:"max_body,omitempty"`
 
+	// How events are compressed for clients that accept it: "gzip", once for all of
+	// them, or "off". Default: gzip.
+	Compress string `json:"compress,omitempty"`
+
 	poolKey      string        // of the resource pool
 	pool         *resourcePool // referred to from Provision to Cleanup
 	ordinalKey   ordinalKey    // among identical handlers of the server
@@ -268,7 +272,11 @@ func (h *Handler) shutDown() {
 		if caddy.Exiting() {
 			h.beginExit()
 			time.Sleep(exitGrace)
-			h.open.cut()
+			// A write that begins after it was cut has a deadline of its own.
+			for h.open.any() {
+				h.open.cut()
+				time.Sleep(20 * time.Millisecond)
+			}
 			return
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -367,13 +375,17 @@ func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resou
 		log:      v.log,
 		cursor:   cursor,
 		notices:  notices,
-		response: newResponse(w),
+		response: newResponse(w, r),
 		ends:     began.Add(h.lifetime()),
 	}
+	defer s.response.release()
 	h.open.add(s.response)
 	defer h.open.remove(s.response)
-	s.response.begin()
+	s.response.begin(h.Compress == compressGzip && acceptsGzip(r))
 	why := s.serve(r.Context(), preamble(r, between(h.Retry.Min, h.Retry.Max)))
+	if why != endWriteFailed && why != endClientLeft {
+		s.response.end()
+	}
 	streamEndsTotal.WithLabelValues(why).Inc()
 	h.logger.Debug("stream ended", res.field(), zap.String("reason", why))
 	return nil // the header is written: an error would start error routes on top of it

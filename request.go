@@ -27,6 +27,21 @@ func wantsStream(r *http.Request) bool {
 	return false
 }
 
+// acceptsGzip reports whether the answer to r may be compressed by gzip (RFC 9110
+// §12.5.3).
+func acceptsGzip(r *http.Request) (accepts bool) {
+	for coding := range elements(r.Header["Accept-Encoding"]) {
+		name, parameters, _ := strings.Cut(coding, ";")
+		switch strings.ToLower(strings.TrimSpace(name)) {
+		case "gzip", "x-gzip":
+			return !zeroWeight(parameters)
+		case "*":
+			accepts = !zeroWeight(parameters)
+		}
+	}
+	return accepts
+}
+
 // elements returns the elements of a list (RFC 9110 §5.6.1). Commas in quoted strings
 // do not end one.
 func elements(fields []string) iter.Seq[string] {

@@ -66,7 +66,7 @@ func TestUnchangedPollsConfirm(t *testing.T) {
 	full := r.watch(h, wish{format: formatFull})
 	for generation := range uint64(4) {
 		for name, v := range map[string]*view{"patch": patch, "full": full} {
-			if b := v.log.after(eventID{}, generation); (len(b.events) == 1) != (generation == 1 || generation == 2) {
+			if b := v.log.after(eventID{}, generation, nil); (len(b.events) == 1) != (generation == 1 || generation == 2) {
 				t.Errorf("%s: generation %d is sent %d events", name, generation, len(b.events))
 			}
 		}
@@ -239,8 +239,8 @@ func TestPollsRecover(t *testing.T) {
 			t.Errorf("%s, news %v", result.kind, result.news)
 		}
 	}
-	if b := v.log.after(v.log.versions[0].id, 1); len(b.events) != 1 || !strings.Contains(string(b.events[0]), `"path":"","value":{"n":2}`) {
-		t.Errorf("%q", b.events)
+	if b := v.log.after(v.log.versions[0].id, 1, nil); len(b.events) != 1 || !strings.Contains(text(b.events), `"path":"","value":{"n":2}`) {
+		t.Errorf("%q", text(b.events))
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 // stream is one client's response: a cursor into the log of a view, and what the
@@ -25,6 +27,15 @@ type stream struct {
 	ends     time.Time // at the latest
 }
 
+// Why a stream ended, as metrics and logs say it.
+const (
+	endClientLeft  = "client_left"
+	endWriteFailed = "write_failed"
+	endAge         = "age" // of the stream, or drained
+	endWithdrawn   = "withdrawn"
+	endExit        = "exit"
+)
+
 // serve writes events until the client leaves or the stream is to end, and returns
 // why it ended. It begins with the preamble.
 func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
@@ -32,62 +43,85 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 	// The first heartbeat comes at a random phase: streams that begin together, after
 	// a restart say, do not beat together.
 	silence := rand.N(time.Duration(h.Heartbeat))
-	beat := time.NewTimer(silence)
-	defer beat.Stop()
-	end := time.NewTimer(time.Until(s.ends))
-	defer end.Stop()
-	draining := h.draining
-	beats := []byte(heartbeat)
-	if s.notices {
-		beats = appendNotice(nil, eventPing, []byte("{}"))
-	}
+	// One timer for what is due next. Deliveries put off the heartbeat, but leave the
+	// timer alone: it finds out when it fires.
+	timer := time.NewTimer(min(silence, time.Until(s.ends)))
+	defer timer.Stop()
+	var beat time.Time // when the next heartbeat is due
 
-	pending := [][]byte{preamble}
+	draining := h.draining
+	var exiting chan struct{} // closed after draining
+	text := preamble          // what only this client is sent
+	var events []*frame
 	var how resumption
 	var turned <-chan struct{} // closed when the status is another than the one told
 	for {
 		if s.notices {
 			status, next := s.resource.upstream(h.generation)
 			if next != turned && next != nil {
-				pending = append(pending, status.event())
+				text = append(text, status.event()...)
 			}
 			turned = next
 		}
-		b := s.log.after(s.cursor, h.generation)
+		b := s.log.after(s.cursor, h.generation, events)
 		if len(b.events) > 0 || b.how == resumedHeld || b.how == resumedDigest {
 			s.count(how, b)
 			how = b.how
 		}
-		if pending = append(pending, b.events...); len(pending) > 0 {
-			if err := s.response.write(pending, h.exiting); err != nil {
-				return "write_failed"
+		if len(text) > 0 || len(b.events) > 0 {
+			if err := s.response.write(text, b.events); err != nil {
+				return endWriteFailed
 			}
-			// A stream that waits must not keep a document alive that nobody needs.
-			clear(pending)
-			pending, b.events = pending[:0], nil
-			beat.Reset(silence)
+			beat = time.Now().Add(silence)
 			silence = time.Duration(h.Heartbeat)
 		}
 		s.cursor = b.cursor
+		// A stream that waits must not keep anything alive that nobody needs.
+		text, events = nil, reusable(b.events)
+		b.events = nil
 
 		select {
 		case <-b.changed:
 		case <-turned:
-		case <-beat.C:
-			pending = append(pending, beats)
-		case <-end.C:
-			return "age"
+		case <-timer.C:
+			now := time.Now()
+			if !now.Before(s.ends) {
+				return endAge
+			}
+			if !now.Before(beat) {
+				text, beat = s.heartbeat(), now.Add(silence)
+			}
+			timer.Reset(min(beat.Sub(now), s.ends.Sub(now)))
 		case <-draining:
-			draining = nil
-			end.Reset(min(rand.N(time.Duration(h.Drain)), time.Until(s.ends)))
-		case <-h.exiting:
-			return "exit"
+			draining, exiting = nil, h.exiting
+			if end := time.Now().Add(rand.N(time.Duration(h.Drain))); end.Before(s.ends) {
+				s.ends = end
+				timer.Reset(time.Until(end))
+			}
+		case <-exiting:
+			return endExit
 		case <-s.resource.ended:
-			return "withdrawn"
+			return endWithdrawn
 		case <-ctx.Done():
-			return "client_left"
+			return endClientLeft
 		}
 	}
+}
+
+// reusable returns the memory of events, if it is not much.
+func reusable(events []*frame) []*frame {
+	if cap(events) > 4 {
+		return nil
+	}
+	clear(events)
+	return events[:0]
+}
+
+func (s *stream) heartbeat() []byte {
+	if s.notices {
+		return appendNotice(nil, eventPing, []byte("{}"))
+	}
+	return []byte(heartbeat)
 }
 
 // count notes how the stream found its place at first, and whether it has lost it
@@ -130,14 +164,34 @@ const (
 type response struct {
 	w          http.ResponseWriter
 	controller *http.ResponseController
+	gzip       *gzipStream // nil where what is written is not compressed
+	release    func()      // to be called in the end
 }
 
-func newResponse(w http.ResponseWriter) *response {
-	return &response{w, http.NewResponseController(w)}
+// newResponse returns a response to r that gives each chunk a deadline of its own.
+func newResponse(w http.ResponseWriter, r *http.Request) *response {
+	response := &response{w: w}
+	// Where Caddy sets deadlines, further ones would only cost time.
+	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
+		response.release = idle.Override(chunkDeadline, 0, chunk)
+	} else {
+		response.w = &caddyhttp.IdleTimeoutWriter{
+			ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+			Ctrl:                  http.NewResponseController(w),
+			Deadline:              caddyhttp.IdleDeadline{Timeout: chunkDeadline},
+			MaxChunk:              chunk,
+			Logger:                zap.NewNop(),
+			// An armed deadline would reset an idle stream over HTTP/2.
+			ClearBetweenWrites: true,
+		}
+		response.release = func() {}
+	}
+	response.controller = http.NewResponseController(response.w)
+	return response
 }
 
 // begin sends the header of an event stream; flushing is up to the first write.
-func (r *response) begin() {
+func (r *response) begin(compress bool) {
 	header := r.w.Header()
 	header.Set("Content-Type", "text/event-stream; charset=utf-8")
 	// no-transform keeps compressing proxies, Caddy's encode among them, from
@@ -146,28 +200,34 @@ func (r *response) begin() {
 	header.Set("X-Accel-Buffering", "no") // the same for nginx
 	header.Add("Vary", "Accept, Accept-Encoding")
 	header.Del("Content-Length")
+	if compress {
+		header.Set("Content-Encoding", "gzip")
+		r.gzip = new(gzipStream)
+	}
 	r.w.WriteHeader(http.StatusOK)
+	if compress {
+		r.w.Write(gzipHeader)
+	}
 }
 
-// write writes parts, in one go where they are small, and flushes them. It gives up
-// between chunks when exiting is closed.
-func (r *response) write(parts [][]byte, exiting <-chan struct{}) error {
-	// An armed deadline would reset an idle stream over HTTP/2.
-	defer r.controller.SetWriteDeadline(time.Time{})
-	for _, piece := range pieces(parts) {
-		for len(piece) > 0 {
-			n := min(len(piece), chunk)
-			if err := r.arm(exiting); err != nil {
-				return err
-			}
-			if _, err := r.w.Write(piece[:n]); err != nil {
-				return err
-			}
-			piece = piece[n:]
+// write writes a text that is for this client only, then events, and flushes them.
+func (r *response) write(text []byte, events []*frame) error {
+	if r.gzip != nil {
+		text = r.gzip.text(text)
+	}
+	if len(text) > 0 {
+		if _, err := r.w.Write(text); err != nil {
+			return err
 		}
 	}
-	if err := r.arm(exiting); err != nil {
-		return err
+	for _, f := range events {
+		bytes := f.text
+		if r.gzip != nil {
+			bytes = r.gzip.frame(f)
+		}
+		if _, err := r.w.Write(bytes); err != nil {
+			return err
+		}
 	}
 	if err := r.controller.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
@@ -175,17 +235,10 @@ func (r *response) write(parts [][]byte, exiting <-chan struct{}) error {
 	return nil
 }
 
-var errExiting = errors.New("the process ends")
-
-// arm sets the deadline of the next chunk. Only then does it look whether the
-// process ends, so that a deadline set by [response.cut] is never overwritten unseen.
-func (r *response) arm(exiting <-chan struct{}) error {
-	r.controller.SetWriteDeadline(time.Now().Add(chunkDeadline))
-	select {
-	case <-exiting:
-		return errExiting
-	default:
-		return nil
+// end completes what was written.
+func (r *response) end() {
+	if r.gzip != nil {
+		r.w.Write(r.gzip.trailer())
 	}
 }
 
@@ -241,30 +294,6 @@ func (o *openStreams) cut() {
 	}
 }
 
-// pieces joins neighbours of together at most a chunk, so that events that are
-// pending together go out in one write, and leaves large parts as they are.
-func pieces(parts [][]byte) [][]byte {
-	if len(parts) == 1 {
-		return parts
-	}
-	var joined [][]byte
-	var small []byte
-	for _, part := range parts {
-		if len(small) > 0 && len(small)+len(part) > chunk {
-			joined, small = append(joined, small), nil
-		}
-		if len(part) > chunk {
-			joined = append(joined, part)
-		} else {
-			small = append(small, part...)
-		}
-	}
-	if len(small) > 0 {
-		joined = append(joined, small)
-	}
-	return joined
-}
-
 // preamble returns what the stream that answers r begins with.
 func preamble(r *http.Request, retry time.Duration) (b []byte) {
 	for p := range parameters(originalURL(r).RawQuery) {
@@ -289,9 +318,10 @@ func turnAway(w http.ResponseWriter, r *http.Request, retry time.Duration) error
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return nil
 	}
-	response := newResponse(w)
-	response.begin()
-	response.write([][]byte{preamble(r, retry)}, nil)
+	response := newResponse(w, r)
+	defer response.release()
+	response.begin(false)
+	response.write(preamble(r, retry), nil)
 	return nil
 }
 

@@ -40,40 +40,44 @@ func (w *recordedResponse) SetWriteDeadline(at time.Time) error {
 	return nil
 }
 
-// Each chunk has a deadline of its own, and an idle stream has none. What is small
-// and pending together is one write; order is kept.
+// Each chunk has a deadline of its own, and an idle stream has none. What is pending
+// together is flushed together; order is kept.
 func TestWritesAreChunkedAndTimed(t *testing.T) {
 	part := func(c string, n int) []byte { return []byte(strings.Repeat(c, n)) }
+	event := func(c string, n int) *frame { return newFrame(part(c, n), nil) }
 	for _, c := range []struct {
-		parts [][]byte
-		sizes string
+		text   []byte
+		events []*frame
+		sizes  string
 	}{
-		{[][]byte{part("a", 10)}, "[10]"},
-		{[][]byte{part("a", 10), part("b", 20), part("c", 30)}, "[60]"},
-		{[][]byte{part("a", 10), part("b", 150<<10), part("c", 30), part("d", 5)}, "[10 65536 65536 22528 35]"},
-		{[][]byte{part("a", 40<<10), part("b", 40<<10), part("c", 1)}, "[40960 40961]"},
-		{[][]byte{part("a", 64<<10)}, "[65536]"},
-		{[][]byte{part("a", 64<<10), part("b", 1)}, "[65536 1]"},
+		{nil, []*frame{event("a", 10)}, "[10]"},
+		{part("a", 10), []*frame{event("b", 20), event("c", 30)}, "[10 20 30]"},
+		{part("a", 10), nil, "[10]"},
+		{nil, []*frame{event("b", 150<<10), event("c", 30)}, "[65536 65536 22528 30]"},
+		{nil, []*frame{event("a", 64<<10)}, "[65536]"},
 	} {
 		w := &recordedResponse{header: make(http.Header)}
-		if err := newResponse(w).write(c.parts, nil); err != nil {
+		response := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil))
+		if err := response.write(c.text, c.events); err != nil {
 			t.Fatal(err)
 		}
 		if got := fmt.Sprint(w.sizes); got != c.sizes {
 			t.Errorf("writes of %s, want %s", got, c.sizes)
 		}
-		if !bytes.Equal(w.body.Bytes(), bytes.Join(c.parts, nil)) {
+		if w.body.String() != string(c.text)+text(c.events) {
 			t.Errorf("writes of %s are not what was to be written", c.sizes)
 		}
-		if got, want := strings.Join(w.calls, " "), strings.Repeat("arm write ", len(w.sizes))+"arm flush clear"; got != want {
-			t.Errorf("%s, want %s", got, want)
+		calls := strings.Join(w.calls, " ")
+		if bare := strings.NewReplacer("arm write", "write", "clear ", "").Replace(calls); strings.Count(bare, "write") != len(w.sizes) ||
+			bare != strings.Repeat("write ", len(w.sizes))+"arm flush clear" {
+			t.Errorf("%s", calls)
 		}
 	}
 }
 
 func TestHeaderOfStreams(t *testing.T) {
 	w := &recordedResponse{header: http.Header{"Content-Length": {"5"}, "Vary": {"Origin"}, "Access-Control-Allow-Origin": {"*"}}}
-	newResponse(w).begin()
+	newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil)).begin(false)
 	want := http.Header{
 		"Access-Control-Allow-Origin": {"*"},
 		"Cache-Control":               {"no-store, no-transform"},
@@ -147,7 +151,7 @@ func (*brokenFlush) FlushError() error { return errors.New("broken") }
 
 func TestBrokenFlushEndsAStream(t *testing.T) {
 	w := &brokenFlush{recordedResponse{header: make(http.Header)}}
-	if err := newResponse(w).write([][]byte{[]byte("x")}, nil); err == nil {
+	if err := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil)).write([]byte("x"), nil); err == nil {
 		t.Error("no error")
 	}
 }

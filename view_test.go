@@ -1,6 +1,7 @@
 package pollsse
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -29,10 +30,10 @@ type follower struct {
 // next returns what the events since the last call say, with their types.
 func (f *follower) next() (said []string) {
 	f.t.Helper()
-	b := f.v.log.after(f.cursor, f.v.generation)
+	b := f.v.log.after(f.cursor, f.v.generation, nil)
 	f.cursor = b.cursor
-	for _, text := range b.events {
-		e, err := sse.NewReader(strings.NewReader(string(text))).Next()
+	for _, event := range b.events {
+		e, err := sse.NewReader(bytes.NewReader(event.text)).Next()
 		if err != nil {
 			f.t.Fatal(err)
 		}
@@ -184,8 +185,8 @@ func TestNewGenerationsIgnoreNothing(t *testing.T) {
 	f.expect(`{"t":2}`)
 	r.feed(t, `{"t":3}`, 2)
 	f.expect()
-	if b := f.v.log.after(eventID{}, 1); len(b.events) != 0 {
-		t.Errorf("generation 1 is sent %q", b.events)
+	if b := f.v.log.after(eventID{}, 1, nil); len(b.events) != 0 {
+		t.Errorf("generation 1 is sent %q", text(b.events))
 	}
 }
 
@@ -396,10 +397,10 @@ type reader struct {
 // read applies what has come.
 func (c *reader) read() {
 	c.t.Helper()
-	b := c.v.log.after(c.cursor, c.generation)
+	b := c.v.log.after(c.cursor, c.generation, nil)
 	c.cursor = b.cursor
-	for _, text := range b.events {
-		e, err := sse.NewReader(strings.NewReader(string(text))).Next()
+	for _, event := range b.events {
+		e, err := sse.NewReader(bytes.NewReader(event.text)).Next()
 		if err != nil {
 			c.t.Error(err)
 		}
@@ -573,8 +574,8 @@ func TestFullViewsHaveNoHistory(t *testing.T) {
 	for n := range 3 {
 		r.feed(t, fmt.Sprint(n), 1)
 	}
-	if len(v.log.versions) != 1 || v.log.bytes != 0 {
-		t.Errorf("%d versions, %d bytes of events", len(v.log.versions), v.log.bytes)
+	if len(v.log.versions) != 1 || v.log.versions[0].event != nil {
+		t.Errorf("%d versions", len(v.log.versions))
 	}
 }
 

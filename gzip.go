@@ -1,0 +1,95 @@
+package pollsse
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/crc32"
+	"sync"
+
+	"github.com/klauspost/compress/flate"
+)
+
+// gzipHeader begins a gzip stream without a name or a time (RFC 1952 §2.3).
+var gzipHeader = []byte("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff")
+
+// gzipStream is what has to be known of one client's gzip stream to go on with it. All
+// blocks end on a byte, so that those of a frame can be shared by all streams.
+type gzipStream struct {
+	crc  uint32 // of the text so far
+	size uint32 // of the text so far, modulo 2^32
+	last uint64 // the number of the frame that the text ends with, 0 for anything else
+}
+
+// frame returns the blocks that go on with f.
+func (g *gzipStream) frame(f *frame) []byte {
+	blocks := f.deflated(g.last)
+	g.count(f.text, f.number)
+	return blocks
+}
+
+// text returns the blocks that go on with a text of this stream alone.
+func (g *gzipStream) text(text []byte) []byte {
+	g.count(text, 0)
+	return appendStored(nil, text)
+}
+
+func (g *gzipStream) count(text []byte, last uint64) {
+	g.crc = crc32.Update(g.crc, crc32.IEEETable, text)
+	g.size += uint32(len(text))
+	g.last = last
+}
+
+// trailer returns the end: the final block, which is empty, the checksum and the size.
+func (g *gzipStream) trailer() []byte {
+	const final = "\x03\x00" // one with fixed codes is the shortest (RFC 1951 §3.2.6)
+	b := binary.LittleEndian.AppendUint32([]byte(final), g.crc)
+	return binary.LittleEndian.AppendUint32(b, g.size)
+}
+
+const (
+	// maxWindow is how far deflate can look back (RFC 1951 §2).
+	maxWindow = 32 << 10
+	// maxStored is the size of the largest stored block (RFC 1951 §3.2.4).
+	maxStored    = 1<<16 - 1
+	storedHeader = 5
+)
+
+// appendStored appends text to b as stored blocks.
+func appendStored(b, text []byte) []byte {
+	for len(text) > 0 {
+		n := min(len(text), maxStored)
+		b = append(b, 0)
+		b = binary.LittleEndian.AppendUint16(b, uint16(n))
+		b = binary.LittleEndian.AppendUint16(b, ^uint16(n))
+		b = append(b, text[:n]...)
+		text = text[n:]
+	}
+	return b
+}
+
+// deflaters are writers that are at rest: each takes about a megabyte.
+var deflaters = sync.Pool{New: func() any {
+	// The lowest level that finds repetitions in events of 100 bytes; 100 MB/s.
+	w, err := flate.NewWriter(nil, 7)
+	if err != nil {
+		panic("gzip: internal error: " + err.Error())
+	}
+	return w
+}}
+
+// deflate returns text as blocks that end on a byte and are not final. They may refer to
+// window, the text right before.
+func deflate(text, window []byte) []byte {
+	var b bytes.Buffer
+	w := deflaters.Get().(*flate.Writer)
+	w.ResetDict(&b, window)
+	w.Write(text) // a buffer takes everything
+	w.Flush()
+	w.ResetDict(nil, nil) // keeps nothing alive
+	deflaters.Put(w)
+	blocks := (len(text) + maxStored - 1) / maxStored
+	if b.Len() >= len(text)+blocks*storedHeader {
+		return appendStored(nil, text)
+	}
+	return bytes.Clone(b.Bytes())
+}
