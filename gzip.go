@@ -27,10 +27,13 @@ func (g *gzipStream) frame(f *frame) []byte {
 	return blocks
 }
 
-// text returns the blocks that go on with a text of this stream alone.
+// text returns the blocks that go on with a text of this stream alone; it may be empty.
 func (g *gzipStream) text(text []byte) []byte {
+	if len(text) == 0 {
+		return nil
+	}
 	g.count(text, 0)
-	return appendStored(nil, text)
+	return appendStored(make([]byte, 0, storedLen(len(text))), text)
 }
 
 func (g *gzipStream) count(text []byte, last uint64) {
@@ -54,18 +57,24 @@ const (
 	storedHeader = 5
 )
 
-// appendStored appends text to b as stored blocks.
+// appendStored appends text to b as stored blocks, the last of which is empty: some
+// decoders, Go's for one, hold back what came before until they see that.
 func appendStored(b, text []byte) []byte {
-	for len(text) > 0 {
+	for {
 		n := min(len(text), maxStored)
 		b = append(b, 0)
 		b = binary.LittleEndian.AppendUint16(b, uint16(n))
 		b = binary.LittleEndian.AppendUint16(b, ^uint16(n))
 		b = append(b, text[:n]...)
+		if n == 0 {
+			return b
+		}
 		text = text[n:]
 	}
-	return b
 }
+
+// storedLen returns the length of n bytes as stored blocks.
+func storedLen(n int) int { return n + ((n+maxStored-1)/maxStored+1)*storedHeader }
 
 // deflaters are writers that are at rest: each takes about a megabyte.
 var deflaters = sync.Pool{New: func() any {
@@ -87,9 +96,8 @@ func deflate(text, window []byte) []byte {
 	w.Flush()
 	w.ResetDict(nil, nil) // keeps nothing alive
 	deflaters.Put(w)
-	blocks := (len(text) + maxStored - 1) / maxStored
-	if b.Len() >= len(text)+blocks*storedHeader {
-		return appendStored(nil, text)
+	if b.Len() >= storedLen(len(text)) {
+		return appendStored(make([]byte, 0, storedLen(len(text))), text)
 	}
 	return bytes.Clone(b.Bytes())
 }

@@ -29,7 +29,8 @@ import (
 func TestBrowser(t *testing.T) {
 	browser := startBrowser(t)
 	t.Run("Example", func(t *testing.T) { testExample(t, browser) })
-	t.Run("CutMidEvent", func(t *testing.T) { testCutMidEvent(t, browser) })
+	t.Run("CutMidEvent", func(t *testing.T) { testCutMidEvent(t, browser, "off", cuts) })
+	t.Run("CutMidEventCompressed", func(t *testing.T) { testCutMidEvent(t, browser, "gzip", compressedCuts) })
 	t.Run("README", func(t *testing.T) { testFirstScreen(t, browser) })
 	t.Run("HTMX", func(t *testing.T) { testHTMX(t, browser) })
 	t.Run("Polyfill", func(t *testing.T) { testPolyfill(t, browser) })
@@ -71,12 +72,15 @@ func testExample(t *testing.T, browser context.Context) {
 	}
 }
 
-// cuts are the places in an event at which its connection is cut, each as what the
-// bytes that reach the browser end in.
-var cuts = []struct {
+// cut is a place at which a connection is cut.
+type cut struct {
 	name string
 	at   *regexp.Regexp
-}{
+}
+
+// cuts are the places in an event at which its connection is cut, each as what the
+// bytes that reach the browser end in.
+var cuts = []cut{
 	{"in the name of the field", regexp.MustCompile(`\nda$`)},
 	{"in the data", regexp.MustCompile(`\ndata: .{40}$`)},
 	{"at the end of the data", regexp.MustCompile(`\ndata: .*\}\]$`)},
@@ -85,15 +89,25 @@ var cuts = []struct {
 	{"after the id", regexp.MustCompile(`\nid: .*\n$`)},
 }
 
+// compressedCuts are the same among deflate blocks, which end in 00 00 ff ff. A byte above
+// 7f is not UTF-8 there.
+var compressedCuts = []cut{
+	{"in the size of the chunk", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{3}$`)},
+	{"in the event", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{20}$`)},
+	{"later in the event", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{50}$`)},
+	{"at the end of the event", regexp.MustCompile(`\x00\x00[^\x00-\x7f]$`)},
+	{"after the event", regexp.MustCompile(`\x00\x00[^\x00-\x7f]{2}$`)},
+}
+
 // testCutMidEvent cuts the browser's connection in the middle of events, changes the
 // document while it is away, and looks at what went over the wire.
-func testCutMidEvent(t *testing.T, browser context.Context) {
+func testCutMidEvent(t *testing.T, browser context.Context, compress string, cuts []cut) {
 	u := newUpstream(t, market(0))
 	port := freePort(t)
 	c := startExample(t, port,
 		"reverse_proxy /api/* 127.0.0.1:8081", "reverse_proxy /api/* "+u.Listener.Addr().String(),
 		"http://:8081 {", fmt.Sprintf("http://:%d {", freePort(t)),
-		"interval 1s", "interval 20ms\nretry 50ms 100ms")
+		"interval 1s", "interval 20ms\nretry 50ms 100ms\ncompress "+compress)
 	wire := newCutter(t, fmt.Sprintf("127.0.0.1:%d", port))
 	tab := openTab(t, browser, fmt.Sprintf("http://localhost:%d/", wire.port()))
 
@@ -573,7 +587,7 @@ func (c *cutter) streams(t *testing.T) (streams []wireStream) {
 				continue
 			}
 			s := wireStream{lastEventID: request.Header.Get("Last-Event-ID")}
-			for reader := sse.NewReader(response.Body); ; {
+			for reader := sse.NewReader(decoded(response, response.Body)); ; {
 				e, err := reader.Next()
 				if err != nil {
 					s.err = err

@@ -5,6 +5,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -382,7 +383,30 @@ func connectTo(client *http.Client, url, lastEventID string, header ...string) (
 		cancel()
 		return nil, err
 	}
-	return &connection{sse.NewReader(response.Body), response, cancel}, nil
+	return &connection{sse.NewReader(decoded(response, response.Body)), response, cancel}, nil
+}
+
+// decoded returns the text of a response's body, which may be compressed.
+func decoded(response *http.Response, body io.Reader) io.Reader {
+	if response.Header.Get("Content-Encoding") != "gzip" {
+		return body
+	}
+	return &gunzip{body: body}
+}
+
+// gunzip reads a gzip stream. That it ends in the middle is an error.
+type gunzip struct {
+	body io.Reader
+	*gzip.Reader
+}
+
+func (g *gunzip) Read(p []byte) (n int, err error) {
+	if g.Reader == nil {
+		if g.Reader, err = gzip.NewReader(g.body); err != nil {
+			return 0, err
+		}
+	}
+	return g.Reader.Read(p)
 }
 
 // open connects, expects a stream, and closes it when the test ends.

@@ -403,7 +403,11 @@ func (r *replayer) run() error {
 
 // connectOnce follows the stream until it is cut at a random byte.
 func (r *replayer) connectOnce() (done bool, err error) {
-	s, err := r.connect(r.protocol, "/api/history?sse_format="+r.format, r.id)
+	var header []string
+	if r.number%2 == 1 {
+		header = []string{"Accept-Encoding", "gzip"}
+	}
+	s, err := r.connect(r.protocol, "/api/history?sse_format="+r.format, r.id, header...)
 	if err != nil {
 		return false, err
 	}
@@ -412,7 +416,7 @@ func (r *replayer) connectOnce() (done bool, err error) {
 	if r.number > 0 {
 		budget = r.rand.IntN(8 * r.largest >> r.rand.IntN(6))
 	}
-	stream := sse.NewReader(&budgetReader{s.response.Body, budget})
+	stream := sse.NewReader(decoded(s.response, &budgetReader{s.response.Body, budget}))
 	ahead := r.enter(r.number, &r.at)
 	defer r.leave(r.number)
 	for {

@@ -116,7 +116,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	for i := range 30 {
 		protocol := []string{"h1", "h2"}[i%2]
 		clients.Go(func() {
-			if err := countOn(ctx, c, protocol); err != nil {
+			if err := countOn(ctx, c, protocol, []string{"gzip", "identity"}[i/2%2]); err != nil {
 				t.Errorf("client %d over %s: %v", i, protocol, err)
 			}
 		})
@@ -145,11 +145,11 @@ func TestReloadsUnderLoad(t *testing.T) {
 }
 
 // countOn follows the counter until ctx ends: every number once and in order.
-func countOn(ctx context.Context, c *caddy, protocol string) error {
+func countOn(ctx context.Context, c *caddy, protocol, encoding string) error {
 	var doc any
 	id, last := "", -1
 	for ctx.Err() == nil {
-		s, err := c.connect(protocol, "/api/count", id)
+		s, err := c.connect(protocol, "/api/count", id, "Accept-Encoding", encoding)
 		if err != nil {
 			continue // the connection was on its way out
 		}
