@@ -120,6 +120,12 @@ func (l *eventLog) confirm(generation uint64) {
 	l.wakeAndUnlock()
 }
 
+// wake wakes everybody who waits for something new.
+func (l *eventLog) wake() {
+	l.mu.Lock()
+	l.wakeAndUnlock()
+}
+
 // wakeAndUnlock wakes everybody who waits, without making them wait for the lock.
 func (l *eventLog) wakeAndUnlock() {
 	woken := l.changed

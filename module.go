@@ -225,8 +225,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.draining, h.exiting = make(chan struct{}), make(chan struct{})
 	h.refusedAt = map[limit]*atomic.Int64{limitPollers: new(atomic.Int64), limitStreams: new(atomic.Int64), limitViews: new(atomic.Int64)}
 	h.open = &openStreams{responses: make(map[*response]struct{})}
-	h.beginDrain = sync.OnceFunc(func() { close(h.draining) })
-	h.beginExit = sync.OnceFunc(func() { close(h.exiting) })
+	h.beginDrain = sync.OnceFunc(func() { close(h.draining); h.pool.wakeStreams() })
+	h.beginExit = sync.OnceFunc(func() { close(h.exiting); h.pool.wakeStreams() })
 	h.setDefaults()
 	if err := h.check(); err != nil {
 		return err
@@ -283,14 +283,7 @@ func (h *Handler) shutDown() {
 	}
 }
 
-func (h *Handler) isDraining() bool {
-	select {
-	case <-h.draining:
-		return true
-	default:
-		return false
-	}
-}
+func (h *Handler) isDraining() bool { return isClosed(h.draining) }
 
 // Cleanup releases what Provision took.
 func (h *Handler) Cleanup() error {
@@ -322,46 +315,56 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer resourcePools.Delete(h.poolKey)
 	pool := pooled.(*resourcePool)
-	src := &source{h, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)}
-	t := h.newTarget(r)
 	began := time.Now()
 	known := knownIDs(r)
 	resuming := streams && lastEventID(r) != "" || !streams && len(known) > 0
+	res, verdict, over := h.join(pool, r, next, resuming)
+	switch {
+	case over != "":
+		return h.refuse(w, r, over)
+	case verdict == verdictPass:
+		return h.pass(w, r, next)
+	case verdict == verdictGone:
+		return nil
+	case verdict == verdictLater:
+		return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
+	}
+	defer pool.leave(h, res)
+	if !streams && res.rejected() {
+		return h.pass(w, r, next)
+	}
+	v := res.watch(h, wish)
+	if v == nil {
+		return h.refuse(w, r, limitViews)
+	}
+	defer res.unwatch(h, v)
+	if !streams {
+		return h.serveLongPoll(w, r, next, res, v, longPoll{began, wait, known})
+	}
+	return h.serveStream(w, r, res, v, notices, began)
+}
+
+// join finds the resource that r asks for and what its first poll says. Only where it is
+// to be served the caller has to leave the resource.
+func (h *Handler) join(pool *resourcePool, r *http.Request, next caddyhttp.Handler, resuming bool) (*resource, verdict, limit) {
+	src := &source{h, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)}
+	t := h.newTarget(r)
 	for !h.isDraining() {
 		res, over := pool.join(h, t)
 		if over != "" {
-			return h.refuse(w, r, over)
+			return nil, verdictLater, over
 		}
 		res.follow(src)
-		switch res.firstPoll(r.Context(), h, resuming) {
-		case verdictServe:
-			defer pool.leave(h, res)
-			if !streams && res.rejected() {
-				return h.pass(w, r, next)
-			}
-			v := res.watch(h, wish)
-			if v == nil {
-				return h.refuse(w, r, limitViews)
-			}
-			defer res.unwatch(h, v)
-			if !streams {
-				return h.serveLongPoll(w, r, next, res, v, longPoll{began, wait, known})
-			}
-			return h.serveStream(w, r, res, v, notices, began)
-		case verdictPass:
-			pool.leave(h, res)
-			return h.pass(w, r, next)
-		case verdictGone:
-			pool.leave(h, res)
-			return nil
-		case verdictLater:
-			pool.leave(h, res)
-			return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
-		case verdictEnded: // another one takes its place
-			pool.leave(h, res)
+		verdict := res.firstPoll(r.Context(), h, resuming)
+		if verdict == verdictServe {
+			return res, verdict, ""
+		}
+		pool.leave(h, res)
+		if verdict != verdictEnded { // else another one takes its place
+			return nil, verdict, ""
 		}
 	}
-	return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
+	return nil, verdictLater, ""
 }
 
 // serveStream answers r with the events of a view.

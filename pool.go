@@ -1,6 +1,8 @@
 package pollsse
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -156,6 +158,16 @@ func (p *resourcePool) expire(r *resource, since time.Time) {
 	p.mu.Unlock()
 	if unused != nil {
 		unused.close()
+	}
+}
+
+// wakeStreams makes all streams look whether they are to end.
+func (p *resourcePool) wakeStreams() {
+	p.mu.Lock()
+	resources := slices.Collect(maps.Values(p.byKey))
+	p.mu.Unlock()
+	for _, r := range resources {
+		r.wakeStreams()
 	}
 }
 

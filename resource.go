@@ -76,7 +76,10 @@ func newResource(h *Handler, t target, key string) *resource {
 		status:  newUpstreamStatus(time.Duration(h.Interval)),
 		turned:  make(chan struct{}),
 	}
-	r.end = sync.OnceFunc(func() { close(r.ended) })
+	r.end = sync.OnceFunc(func() {
+		close(r.ended)
+		r.wakeStreams()
+	})
 	go r.run(ctx)
 	return r
 }
@@ -129,12 +132,21 @@ func (r *resource) currentSource() *source {
 }
 
 // isEnded reports whether no stream may follow the resource any longer.
-func (r *resource) isEnded() bool {
+func (r *resource) isEnded() bool { return isClosed(r.ended) }
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-r.ended:
+	case <-c:
 		return true
 	default:
 		return false
+	}
+}
+
+// wakeStreams makes all streams look whether they are to end.
+func (r *resource) wakeStreams() {
+	for _, v := range r.currentViews() {
+		v.log.wake()
 	}
 }
 

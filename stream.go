@@ -8,11 +8,11 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 )
 
 // stream is one client's response: a cursor into the log of a view, and what the
@@ -44,14 +44,16 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 	// a restart say, do not beat together.
 	silence := rand.N(time.Duration(h.Heartbeat))
 	// One timer for what is due next. Deliveries put off the heartbeat, but leave the
-	// timer alone: it finds out when it fires.
-	timer := time.NewTimer(min(silence, time.Until(s.ends)))
+	// timer alone: it finds out when it fires. It has a channel made here, since to wait
+	// for a timer's own costs as much as all else here.
+	due := make(chan struct{}, 1)
+	timer := time.AfterFunc(min(silence, time.Until(s.ends)), func() { due <- struct{}{} })
 	defer timer.Stop()
+	left := ctx.Done()
 	var beat time.Time // when the next heartbeat is due
 
-	draining := h.draining
-	var exiting chan struct{} // closed after draining
-	text := preamble          // what only this client is sent
+	draining := false
+	text := preamble // what only this client is sent
 	var events []*frame
 	var how resumption
 	var turned <-chan struct{} // closed when the status is another than the one told
@@ -80,10 +82,24 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 		text, events = nil, reusable(b.events)
 		b.events = nil
 
+		// Whatever ends streams wakes them like an event: to wait for few channels is
+		// cheaper than for many.
+		switch {
+		case s.resource.isEnded():
+			return endWithdrawn
+		case isClosed(h.exiting):
+			return endExit
+		case !draining && h.isDraining():
+			draining = true
+			if end := time.Now().Add(rand.N(time.Duration(h.Drain))); end.Before(s.ends) {
+				s.ends = end
+				timer.Reset(time.Until(end))
+			}
+		}
 		select {
 		case <-b.changed:
 		case <-turned:
-		case <-timer.C:
+		case <-due:
 			now := time.Now()
 			if !now.Before(s.ends) {
 				return endAge
@@ -92,17 +108,7 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 				text, beat = s.heartbeat(), now.Add(silence)
 			}
 			timer.Reset(min(beat.Sub(now), s.ends.Sub(now)))
-		case <-draining:
-			draining, exiting = nil, h.exiting
-			if end := time.Now().Add(rand.N(time.Duration(h.Drain))); end.Before(s.ends) {
-				s.ends = end
-				timer.Reset(time.Until(end))
-			}
-		case <-exiting:
-			return endExit
-		case <-s.resource.ended:
-			return endWithdrawn
-		case <-ctx.Done():
+		case <-left:
 			return endClientLeft
 		}
 	}
@@ -158,37 +164,41 @@ const (
 	// and only a dead one is cut.
 	chunk         = 64 << 10
 	chunkDeadline = 10 * time.Second
+	// patrolInterval is how late that is noticed at most.
+	patrolInterval = time.Second
 )
 
-// response writes to a client.
+// response writes to a client. What has not written a chunk in time is cut off by
+// [openStreams].
 type response struct {
 	w          http.ResponseWriter
 	controller *http.ResponseController
-	gzip       *gzipStream // nil where what is written is not compressed
-	release    func()      // to be called in the end
+	gzip       *gzipStream  // nil where what is written is not compressed
+	release    func()       // to be called in the end
+	since      atomic.Int64 // when the chunk that is being written was begun, in Unix nanoseconds, or 0
 }
 
-// newResponse returns a response to r that gives each chunk a deadline of its own.
+// newResponse returns a response to r. It keeps Caddy from moving the deadline with each
+// write and each flush, which takes a seventh of the time of a delivery, until release
+// is called.
 func newResponse(w http.ResponseWriter, r *http.Request) *response {
-	response := &response{w: w}
-	// Where Caddy sets deadlines, further ones would only cost time.
-	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil {
-		response.release = idle.Override(chunkDeadline, 0, chunk)
-	} else {
-		response.w = &caddyhttp.IdleTimeoutWriter{
-			ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
-			Ctrl:                  http.NewResponseController(w),
-			Deadline:              caddyhttp.IdleDeadline{Timeout: chunkDeadline},
-			MaxChunk:              chunk,
-			Logger:                zap.NewNop(),
-			// An armed deadline would reset an idle stream over HTTP/2.
-			ClearBetweenWrites: true,
-		}
-		response.release = func() {}
+	release := func() {}
+	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil && w == idle {
+		w = serversOwn(w) // nothing but these deadlines is in between
+	} else if idle != nil {
+		controller := idle.Ctrl
+		idle.Ctrl = noDeadlines
+		release = func() { idle.Ctrl = controller }
 	}
-	response.controller = http.NewResponseController(response.w)
-	return response
+	return &response{w: w, controller: http.NewResponseController(w), release: release}
 }
+
+// noDeadlines is a controller whose deadlines are none.
+var noDeadlines = http.NewResponseController(timeless{})
+
+type timeless struct{ http.ResponseWriter }
+
+func (timeless) SetWriteDeadline(time.Time) error { return nil }
 
 // begin sends the header of an event stream; flushing is up to the first write.
 func (r *response) begin(compress bool) {
@@ -212,20 +222,19 @@ func (r *response) begin(compress bool) {
 
 // write writes a text that is for this client only, then events, and flushes them.
 func (r *response) write(text []byte, events []*frame) error {
+	defer r.since.Store(0)
 	if r.gzip != nil {
 		text = r.gzip.text(text)
 	}
-	if len(text) > 0 {
-		if _, err := r.w.Write(text); err != nil {
-			return err
-		}
+	if err := r.chunks(text); err != nil {
+		return err
 	}
 	for _, f := range events {
 		bytes := f.text
 		if r.gzip != nil {
 			bytes = r.gzip.frame(f)
 		}
-		if _, err := r.w.Write(bytes); err != nil {
+		if err := r.chunks(bytes); err != nil {
 			return err
 		}
 	}
@@ -235,10 +244,24 @@ func (r *response) write(text []byte, events []*frame) error {
 	return nil
 }
 
+func (r *response) chunks(bytes []byte) error {
+	for len(bytes) > 0 {
+		n := min(len(bytes), chunk)
+		r.since.Store(time.Now().UnixNano())
+		if _, err := r.w.Write(bytes[:n]); err != nil {
+			return err
+		}
+		bytes = bytes[n:]
+	}
+	return nil
+}
+
 // end completes what was written.
 func (r *response) end() {
 	if r.gzip != nil {
-		r.w.Write(r.gzip.trailer())
+		defer r.since.Store(0)
+		r.chunks(r.gzip.trailer())
+		r.controller.Flush()
 	}
 }
 
@@ -246,15 +269,18 @@ func (r *response) end() {
 func (r *response) cut() {
 	// The writers that Caddy puts around the server's own are not made for two
 	// goroutines; the server's is.
-	w := r.w
+	http.NewResponseController(serversOwn(r.w)).SetWriteDeadline(time.Unix(1, 0))
+}
+
+// serversOwn returns the writer that the server made, inside those around it.
+func serversOwn(w http.ResponseWriter) http.ResponseWriter {
 	for {
 		outer, ok := w.(interface{ Unwrap() http.ResponseWriter })
 		if !ok {
-			break
+			return w
 		}
 		w = outer.Unwrap()
 	}
-	http.NewResponseController(w).SetWriteDeadline(time.Unix(1, 0))
 }
 
 // exitGrace is how long streams have to end by themselves when the process ends.
@@ -262,13 +288,17 @@ const exitGrace = 250 * time.Millisecond
 
 // openStreams are the responses that are being written to.
 type openStreams struct {
-	mu        sync.Mutex // guards responses, and keeps them from ending while they are cut
+	mu        sync.Mutex // guards all below, and keeps responses from ending while they are cut
 	responses map[*response]struct{}
+	patrol    *time.Timer // calls cutStalled while there are any
 }
 
 func (o *openStreams) add(r *response) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if len(o.responses) == 0 {
+		o.patrol = time.AfterFunc(patrolInterval, o.cutStalled)
+	}
 	o.responses[r] = struct{}{}
 }
 
@@ -276,6 +306,9 @@ func (o *openStreams) remove(r *response) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	delete(o.responses, r)
+	if len(o.responses) == 0 {
+		o.patrol.Stop()
+	}
 }
 
 func (o *openStreams) any() bool {
@@ -291,6 +324,22 @@ func (o *openStreams) cut() {
 	defer o.mu.Unlock()
 	for r := range o.responses {
 		r.cut()
+	}
+}
+
+// cutStalled ends the writes of chunks that have taken too long. A look at all streams
+// now and then costs less than a deadline for each write.
+func (o *openStreams) cutStalled() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	latest := time.Now().Add(-chunkDeadline).UnixNano()
+	for r := range o.responses {
+		if since := r.since.Load(); since != 0 && since <= latest {
+			r.cut()
+		}
+	}
+	if len(o.responses) > 0 {
+		o.patrol.Reset(patrolInterval)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,21 +29,9 @@ func (w *recordedResponse) Write(p []byte) (int, error) {
 	w.calls, w.sizes = append(w.calls, "write"), append(w.sizes, len(p))
 	return w.body.Write(p)
 }
-func (w *recordedResponse) SetWriteDeadline(at time.Time) error {
-	call := "clear"
-	if !at.IsZero() {
-		call = "arm"
-		if d := time.Until(at); d <= 0 || d > chunkDeadline {
-			call = "arm " + d.String()
-		}
-	}
-	w.calls = append(w.calls, call)
-	return nil
-}
 
-// Each chunk has a deadline of its own, and an idle stream has none. What is pending
-// together is flushed together; order is kept.
-func TestWritesAreChunkedAndTimed(t *testing.T) {
+// What is pending together is flushed together, in chunks; order is kept.
+func TestWritesAreChunked(t *testing.T) {
 	part := func(c string, n int) []byte { return []byte(strings.Repeat(c, n)) }
 	event := func(c string, n int) *frame { return newFrame(part(c, n), nil) }
 	for _, c := range []struct {
@@ -67,12 +56,77 @@ func TestWritesAreChunkedAndTimed(t *testing.T) {
 		if w.body.String() != string(c.text)+text(c.events) {
 			t.Errorf("writes of %s are not what was to be written", c.sizes)
 		}
-		calls := strings.Join(w.calls, " ")
-		if bare := strings.NewReplacer("arm write", "write", "clear ", "").Replace(calls); strings.Count(bare, "write") != len(w.sizes) ||
-			bare != strings.Repeat("write ", len(w.sizes))+"arm flush clear" {
-			t.Errorf("%s", calls)
+		if got, want := strings.Join(w.calls, " "), strings.Repeat("write ", len(w.sizes))+"flush"; got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
+}
+
+// slowResponse takes a while for each write, but none after a deadline.
+type slowResponse struct {
+	recordedResponse
+	takes time.Duration
+	cut   chan struct{}
+}
+
+func (w *slowResponse) Write(p []byte) (int, error) {
+	select {
+	case <-time.After(w.takes):
+		return w.recordedResponse.Write(p)
+	case <-w.cut:
+		return 0, errors.New("cut")
+	}
+}
+
+func (w *slowResponse) SetWriteDeadline(at time.Time) error {
+	if time.Now().After(at) {
+		close(w.cut)
+	}
+	return nil
+}
+
+// Who is slow is slow; who reads nothing for a while is cut, even if others are busy, and
+// who has nothing to read is left alone.
+func TestStalledWritesAreCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		open := &openStreams{responses: make(map[*response]struct{})}
+		event := newFrame(make([]byte, 5*chunk), nil)
+		results := make(map[time.Duration]chan error)
+		respond := func(takes time.Duration) *response {
+			r := newResponse(&slowResponse{recordedResponse{header: make(http.Header)}, takes, make(chan struct{})}, httptest.NewRequest(http.MethodGet, "/", nil))
+			open.add(r)
+			return r
+		}
+		idle := respond(0)
+		if err := idle.write([]byte(heartbeat), nil); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for _, takes := range []time.Duration{time.Millisecond, chunkDeadline - time.Second, time.Hour} {
+			r, result := respond(takes), make(chan error)
+			results[takes] = result
+			go func() {
+				defer open.remove(r)
+				result <- r.write(nil, []*frame{event})
+			}()
+		}
+		if err := <-results[time.Millisecond]; err != nil {
+			t.Errorf("a fast client: %v", err)
+		}
+		if err, after := <-results[time.Hour], time.Since(began); err == nil || after < chunkDeadline || after > chunkDeadline+2*patrolInterval {
+			t.Errorf("a stalled client: %v after %v", err, after)
+		}
+		if err, after := <-results[chunkDeadline-time.Second], time.Since(began); err != nil || after < 40*time.Second {
+			t.Errorf("a slow client: %v after %v", err, after)
+		}
+		if err := idle.write([]byte(heartbeat), nil); err != nil {
+			t.Errorf("an idle client: %v", err)
+		}
+		open.remove(idle)
+		if open.any() {
+			t.Error("not all have ended")
+		}
+	})
 }
 
 func TestHeaderOfStreams(t *testing.T) {
