@@ -44,7 +44,7 @@ func newTwin() *twin {
 	w := new(twin)
 	w.plain.header, w.gzip.header = make(http.Header), make(http.Header)
 	for i, recorded := range []*recordedResponse{&w.plain, &w.gzip} {
-		w.responses[i] = newResponse(recorded, httptest.NewRequest(http.MethodGet, "/", nil))
+		w.responses[i] = newResponse(recorded, httptest.NewRequest(http.MethodGet, "/", nil), nil)
 		w.responses[i].begin(i == 1)
 	}
 	return w
@@ -53,7 +53,7 @@ func newTwin() *twin {
 func (w *twin) write(t *testing.T, text []byte, events []*frame) {
 	t.Helper()
 	for _, r := range w.responses {
-		if err := r.write(text, events); err != nil {
+		if err := r.write(time.Now(), text, events); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -172,13 +172,13 @@ func TestDeliveriesDoNotAllocate(t *testing.T) {
 		appendVersions(l, 0, 10)
 		ids := []eventID{l.versions[0].id, l.versions[8].id}
 		w := &recordedResponse{header: make(http.Header)}
-		s := stream{log: l, response: newResponse(greedy{w}, httptest.NewRequest(http.MethodGet, "/", nil))}
+		s := stream{log: l, response: newResponse(greedy{w}, httptest.NewRequest(http.MethodGet, "/", nil), nil)}
 		s.response.begin(compress)
 		var events []*frame
 		n := 0
 		if allocations := testing.AllocsPerRun(100, func() {
 			b := s.log.after(ids[1], 1, events)
-			if n += len(b.events); s.response.write(nil, b.events) != nil {
+			if n += len(b.events); s.response.write(time.Now(), nil, b.events) != nil {
 				t.Error("not written")
 			}
 			events = reusable(b.events)

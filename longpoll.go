@@ -49,33 +49,26 @@ func knownIDs(r *http.Request) (ids []eventID) {
 	return ids
 }
 
-// longPoll is what a client that waits has asked for.
-type longPoll struct {
-	began time.Time
-	wait  time.Duration
-	known []eventID // of documents that it has
-}
-
 // serveLongPoll answers r with the document of a view as soon as the client does not
 // have it, or, when the wait is over, with the news that it still does.
-func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, res *resource, v *view, p longPoll) error {
-	response := newResponse(w, r)
+func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, res *resource, v *view, ask *ask) error {
+	response := newResponse(w, r, h.exiting)
 	defer response.release()
 	h.open.add(response)
 	defer h.open.remove(response)
-	deadline := p.began.Add(min(p.wait, h.lifetime()))
+	deadline := ask.began.Add(min(ask.wait, h.lifetime()))
 	over := time.NewTimer(time.Until(deadline))
 	defer over.Stop()
 	draining := h.draining
 	ended := false
 	for {
-		document, id, has, changed := v.log.newest(p.known, h.generation)
+		document, id, has, changed := v.log.newest(ask.known, h.generation)
 		switch {
 		case document != nil && !has:
-			h.answerLongPoll(response, id, p.wait, document)
+			h.answerLongPoll(response, id, ask.wait, document)
 			return nil
 		case document != nil && ended:
-			h.answerLongPoll(response, id, p.wait, nil)
+			h.answerLongPoll(response, id, ask.wait, nil)
 			return nil
 		case ended:
 			return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
@@ -116,6 +109,6 @@ func (h *Handler) answerLongPoll(response *response, id eventID, wait time.Durat
 	}
 	response.w.WriteHeader(status)
 	if document != nil {
-		response.write(document, nil)
+		response.write(time.Now(), document, nil)
 	}
 }

@@ -32,6 +32,7 @@
 package pollsse
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -272,10 +273,10 @@ func (h *Handler) shutDown() {
 		if caddy.Exiting() {
 			h.beginExit()
 			time.Sleep(exitGrace)
-			// A write that begins after it was cut has a deadline of its own.
+			// Those that come to it end by themselves; those that write are not read.
 			for h.open.any() {
-				h.open.cut()
-				time.Sleep(20 * time.Millisecond)
+				h.open.cutStalled(exitStall)
+				time.Sleep(exitStall)
 			}
 			return
 		}
@@ -299,12 +300,10 @@ func (h *Handler) Cleanup() error {
 
 // ServeHTTP serves a stream, answers a long-poll, or passes the request on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	wait, waits := preferredWait(r)
-	streams := wantsStream(r)
-	if !streams && !waits {
+	ask, ok, err := h.ask(r)
+	if !ok {
 		return h.pass(w, r, next)
 	}
-	wish, notices, err := h.wish(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return nil
@@ -315,10 +314,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	defer resourcePools.Delete(h.poolKey)
 	pool := pooled.(*resourcePool)
-	began := time.Now()
-	known := knownIDs(r)
-	resuming := streams && lastEventID(r) != "" || !streams && len(known) > 0
-	res, verdict, over := h.join(pool, r, next, resuming)
+	res, verdict, over := h.join(pool, r, next, ask.resuming)
 	switch {
 	case over != "":
 		return h.refuse(w, r, over)
@@ -330,18 +326,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
 	}
 	defer pool.leave(h, res)
-	if !streams && res.rejected() {
+	if !ask.stream && res.rejected() {
 		return h.pass(w, r, next)
 	}
-	v := res.watch(h, wish)
+	v := res.watch(h, ask.wish)
 	if v == nil {
 		return h.refuse(w, r, limitViews)
 	}
 	defer res.unwatch(h, v)
-	if !streams {
-		return h.serveLongPoll(w, r, next, res, v, longPoll{began, wait, known})
+	if !ask.stream {
+		return h.serveLongPoll(w, r, next, res, v, ask)
 	}
-	return h.serveStream(w, r, res, v, notices, began)
+	h.serveStream(r.Context(), h.newStream(w, r, res, v, ask))
+	return nil // the header is written: an error would start error routes on top of it
 }
 
 // join finds the resource that r asks for and what its first poll says. Only where it is
@@ -367,31 +364,37 @@ func (h *Handler) join(pool *resourcePool, r *http.Request, next caddyhttp.Handl
 	return nil, verdictLater, ""
 }
 
-// serveStream answers r with the events of a view.
-func (h *Handler) serveStream(w http.ResponseWriter, r *http.Request, res *resource, v *view, notices bool, began time.Time) error {
-	streamsOpen.Inc()
-	defer streamsOpen.Dec()
-	cursor, _ := parseEventID(lastEventID(r))
-	s := stream{
+// newStream returns the stream of a view that answers r, of which the header is written.
+func (h *Handler) newStream(w http.ResponseWriter, r *http.Request, res *resource, v *view, ask *ask) *stream {
+	s := &stream{
 		handler:  h,
 		resource: res,
 		log:      v.log,
-		cursor:   cursor,
-		notices:  notices,
-		response: newResponse(w, r),
-		ends:     began.Add(h.lifetime()),
+		notices:  ask.notices,
+		text:     preamble(r, between(h.Retry.Min, h.Retry.Max)),
+		response: newResponse(w, r, h.exiting),
+		ends:     ask.began.Add(h.lifetime()),
 	}
+	if len(ask.known) > 0 {
+		s.cursor = ask.known[0]
+	}
+	s.response.begin(h.Compress == compressGzip && acceptsGzip(r))
+	return s
+}
+
+// serveStream serves a stream to its end.
+func (h *Handler) serveStream(ctx context.Context, s *stream) {
+	streamsOpen.Inc()
+	defer streamsOpen.Dec()
 	defer s.response.release()
 	h.open.add(s.response)
 	defer h.open.remove(s.response)
-	s.response.begin(h.Compress == compressGzip && acceptsGzip(r))
-	why := s.serve(r.Context(), preamble(r, between(h.Retry.Min, h.Retry.Max)))
+	why := s.serve(ctx)
 	if why != endWriteFailed && why != endClientLeft {
 		s.response.end()
 	}
 	streamEndsTotal.WithLabelValues(why).Inc()
-	h.logger.Debug("stream ended", res.field(), zap.String("reason", why))
-	return nil // the header is written: an error would start error routes on top of it
+	h.logger.Debug("stream ended", s.resource.field(), zap.String("reason", why))
 }
 
 // refuse tells a client that a limit keeps out to come back later.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
@@ -78,6 +79,40 @@ func zeroWeight(parameters string) bool {
 		}
 	}
 	return false
+}
+
+// ask is what a client asks for.
+type ask struct {
+	wish
+	stream   bool // else a long-poll
+	notices  bool
+	resuming bool          // the client has a document
+	known    []eventID     // of the documents that it has
+	wait     time.Duration // of a long-poll
+	began    time.Time
+}
+
+// ask reads what the client asks for; ok is false where that is not for us. Errors are
+// for the client to read.
+func (h *Handler) ask(r *http.Request) (a *ask, ok bool, err error) {
+	a = &ask{stream: wantsStream(r), began: time.Now()}
+	if a.wait, ok = preferredWait(r); !ok && !a.stream {
+		return nil, false, nil
+	}
+	if a.wish, a.notices, err = h.wish(r); err != nil {
+		return nil, true, err
+	}
+	if a.stream {
+		text := lastEventID(r)
+		a.resuming = text != ""
+		if id, ok := parseEventID(text); ok {
+			a.known = []eventID{id}
+		}
+	} else {
+		a.known = knownIDs(r)
+		a.resuming = len(a.known) > 0
+	}
+	return a, true, nil
 }
 
 // wish returns what the client wishes to be sent, and whether it wants notices. Errors

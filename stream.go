@@ -24,6 +24,7 @@ type stream struct {
 	cursor   eventID
 	notices  bool // the client wants to be told about the upstream, and to see heartbeats
 	response *response
+	text     []byte    // what only this client is sent next
 	ends     time.Time // at the latest
 }
 
@@ -37,8 +38,8 @@ const (
 )
 
 // serve writes events until the client leaves or the stream is to end, and returns
-// why it ended. It begins with the preamble.
-func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
+// why it ended.
+func (s *stream) serve(ctx context.Context) (why string) {
 	h := s.handler
 	// The first heartbeat comes at a random phase: streams that begin together, after
 	// a restart say, do not beat together.
@@ -53,7 +54,6 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 	var beat time.Time // when the next heartbeat is due
 
 	draining := false
-	text := preamble // what only this client is sent
 	var events []*frame
 	var how resumption
 	var turned <-chan struct{} // closed when the status is another than the one told
@@ -61,7 +61,7 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 		if s.notices {
 			status, next := s.resource.upstream(h.generation)
 			if next != turned && next != nil {
-				text = append(text, status.event()...)
+				s.text = append(s.text, status.event()...)
 			}
 			turned = next
 		}
@@ -70,16 +70,16 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 			s.count(how, b)
 			how = b.how
 		}
-		if len(text) > 0 || len(b.events) > 0 {
-			if err := s.response.write(text, b.events); err != nil {
+		if len(s.text) > 0 || len(b.events) > 0 {
+			now := time.Now()
+			if err := s.response.write(now, s.text, b.events); err != nil {
 				return endWriteFailed
 			}
-			beat = time.Now().Add(silence)
-			silence = time.Duration(h.Heartbeat)
+			beat, silence = now.Add(silence), time.Duration(h.Heartbeat)
 		}
 		s.cursor = b.cursor
 		// A stream that waits must not keep anything alive that nobody needs.
-		text, events = nil, reusable(b.events)
+		s.text, events = nil, reusable(b.events)
 		b.events = nil
 
 		// Whatever ends streams wakes them like an event: to wait for few channels is
@@ -105,7 +105,7 @@ func (s *stream) serve(ctx context.Context, preamble []byte) (why string) {
 				return endAge
 			}
 			if !now.Before(beat) {
-				text, beat = s.heartbeat(), now.Add(silence)
+				s.text, beat = s.heartbeat(), now.Add(silence)
 			}
 			timer.Reset(min(beat.Sub(now), s.ends.Sub(now)))
 		case <-left:
@@ -173,15 +173,16 @@ const (
 type response struct {
 	w          http.ResponseWriter
 	controller *http.ResponseController
-	gzip       *gzipStream  // nil where what is written is not compressed
-	release    func()       // to be called in the end
-	since      atomic.Int64 // when the chunk that is being written was begun, in Unix nanoseconds, or 0
+	gzip       *gzipStream   // nil where what is written is not compressed
+	exiting    chan struct{} // closed when the process ends
+	release    func()        // to be called in the end
+	since      atomic.Int64  // when the chunk that is being written was begun, in Unix nanoseconds, or 0
 }
 
 // newResponse returns a response to r. It keeps Caddy from moving the deadline with each
 // write and each flush, which takes a seventh of the time of a delivery, until release
 // is called.
-func newResponse(w http.ResponseWriter, r *http.Request) *response {
+func newResponse(w http.ResponseWriter, r *http.Request, exiting chan struct{}) *response {
 	release := func() {}
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil && w == idle {
 		w = serversOwn(w) // nothing but these deadlines is in between
@@ -190,7 +191,7 @@ func newResponse(w http.ResponseWriter, r *http.Request) *response {
 		idle.Ctrl = noDeadlines
 		release = func() { idle.Ctrl = controller }
 	}
-	return &response{w: w, controller: http.NewResponseController(w), release: release}
+	return &response{w: w, controller: http.NewResponseController(w), exiting: exiting, release: release}
 }
 
 // noDeadlines is a controller whose deadlines are none.
@@ -221,13 +222,16 @@ func (r *response) begin(compress bool) {
 }
 
 // write writes a text that is for this client only, then events, and flushes them.
-func (r *response) write(text []byte, events []*frame) error {
+func (r *response) write(now time.Time, text []byte, events []*frame) error {
+	r.since.Store(now.UnixNano())
 	defer r.since.Store(0)
 	if r.gzip != nil {
 		text = r.gzip.text(text)
 	}
-	if err := r.chunks(text); err != nil {
-		return err
+	if len(text) > 0 {
+		if err := r.chunks(text); err != nil {
+			return err
+		}
 	}
 	for _, f := range events {
 		bytes := f.text
@@ -244,23 +248,29 @@ func (r *response) write(text []byte, events []*frame) error {
 	return nil
 }
 
+var errExiting = errors.New("the process ends")
+
 func (r *response) chunks(bytes []byte) error {
-	for len(bytes) > 0 {
-		n := min(len(bytes), chunk)
-		r.since.Store(time.Now().UnixNano())
-		if _, err := r.w.Write(bytes[:n]); err != nil {
+	for len(bytes) > chunk {
+		if _, err := r.w.Write(bytes[:chunk]); err != nil {
 			return err
 		}
-		bytes = bytes[n:]
+		if isClosed(r.exiting) {
+			return errExiting
+		}
+		bytes = bytes[chunk:]
+		r.since.Store(time.Now().UnixNano())
 	}
-	return nil
+	_, err := r.w.Write(bytes)
+	return err
 }
 
 // end completes what was written.
 func (r *response) end() {
 	if r.gzip != nil {
+		r.since.Store(time.Now().UnixNano())
 		defer r.since.Store(0)
-		r.chunks(r.gzip.trailer())
+		r.w.Write(r.gzip.trailer())
 		r.controller.Flush()
 	}
 }
@@ -283,21 +293,25 @@ func serversOwn(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
-// exitGrace is how long streams have to end by themselves when the process ends.
-const exitGrace = 250 * time.Millisecond
+const (
+	// exitGrace is how long streams have to end by themselves when the process ends.
+	exitGrace = 250 * time.Millisecond
+	// exitStall is how long a write may take after that.
+	exitStall = 20 * time.Millisecond
+)
 
 // openStreams are the responses that are being written to.
 type openStreams struct {
 	mu        sync.Mutex // guards all below, and keeps responses from ending while they are cut
 	responses map[*response]struct{}
-	patrol    *time.Timer // calls cutStalled while there are any
+	patrol    *time.Timer // calls look while there are any
 }
 
 func (o *openStreams) add(r *response) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.responses) == 0 {
-		o.patrol = time.AfterFunc(patrolInterval, o.cutStalled)
+		o.patrol = time.AfterFunc(patrolInterval, o.look)
 	}
 	o.responses[r] = struct{}{}
 }
@@ -317,29 +331,26 @@ func (o *openStreams) any() bool {
 	return len(o.responses) > 0
 }
 
-// cut ends all writes that block, so that a client which does not read cannot hold
-// up the end of the process.
-func (o *openStreams) cut() {
+// look cuts what has stalled, from time to time.
+func (o *openStreams) look() {
+	o.cutStalled(chunkDeadline)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for r := range o.responses {
-		r.cut()
+	if len(o.responses) > 0 {
+		o.patrol.Reset(patrolInterval)
 	}
 }
 
-// cutStalled ends the writes of chunks that have taken too long. A look at all streams
+// cutStalled ends the writes of chunks that have taken that long. A look at all streams
 // now and then costs less than a deadline for each write.
-func (o *openStreams) cutStalled() {
+func (o *openStreams) cutStalled(limit time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	latest := time.Now().Add(-chunkDeadline).UnixNano()
+	latest := time.Now().Add(-limit).UnixNano()
 	for r := range o.responses {
 		if since := r.since.Load(); since != 0 && since <= latest {
 			r.cut()
 		}
-	}
-	if len(o.responses) > 0 {
-		o.patrol.Reset(patrolInterval)
 	}
 }
 
@@ -367,10 +378,10 @@ func turnAway(w http.ResponseWriter, r *http.Request, retry time.Duration) error
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return nil
 	}
-	response := newResponse(w, r)
+	response := newResponse(w, r, nil)
 	defer response.release()
 	response.begin(false)
-	response.write(preamble(r, retry), nil)
+	response.write(time.Now(), preamble(r, retry), nil)
 	return nil
 }
 

@@ -46,8 +46,8 @@ func TestWritesAreChunked(t *testing.T) {
 		{nil, []*frame{event("a", 64<<10)}, "[65536]"},
 	} {
 		w := &recordedResponse{header: make(http.Header)}
-		response := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil))
-		if err := response.write(c.text, c.events); err != nil {
+		response := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), nil)
+		if err := response.write(time.Now(), c.text, c.events); err != nil {
 			t.Fatal(err)
 		}
 		if got := fmt.Sprint(w.sizes); got != c.sizes {
@@ -93,12 +93,12 @@ func TestStalledWritesAreCut(t *testing.T) {
 		event := newFrame(make([]byte, 5*chunk), nil)
 		results := make(map[time.Duration]chan error)
 		respond := func(takes time.Duration) *response {
-			r := newResponse(&slowResponse{recordedResponse{header: make(http.Header)}, takes, make(chan struct{})}, httptest.NewRequest(http.MethodGet, "/", nil))
+			r := newResponse(&slowResponse{recordedResponse{header: make(http.Header)}, takes, make(chan struct{})}, httptest.NewRequest(http.MethodGet, "/", nil), nil)
 			open.add(r)
 			return r
 		}
 		idle := respond(0)
-		if err := idle.write([]byte(heartbeat), nil); err != nil {
+		if err := idle.write(time.Now(), []byte(heartbeat), nil); err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
@@ -107,7 +107,7 @@ func TestStalledWritesAreCut(t *testing.T) {
 			results[takes] = result
 			go func() {
 				defer open.remove(r)
-				result <- r.write(nil, []*frame{event})
+				result <- r.write(time.Now(), nil, []*frame{event})
 			}()
 		}
 		if err := <-results[time.Millisecond]; err != nil {
@@ -119,7 +119,7 @@ func TestStalledWritesAreCut(t *testing.T) {
 		if err, after := <-results[chunkDeadline-time.Second], time.Since(began); err != nil || after < 40*time.Second {
 			t.Errorf("a slow client: %v after %v", err, after)
 		}
-		if err := idle.write([]byte(heartbeat), nil); err != nil {
+		if err := idle.write(time.Now(), []byte(heartbeat), nil); err != nil {
 			t.Errorf("an idle client: %v", err)
 		}
 		open.remove(idle)
@@ -131,7 +131,7 @@ func TestStalledWritesAreCut(t *testing.T) {
 
 func TestHeaderOfStreams(t *testing.T) {
 	w := &recordedResponse{header: http.Header{"Content-Length": {"5"}, "Vary": {"Origin"}, "Access-Control-Allow-Origin": {"*"}}}
-	newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil)).begin(false)
+	newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), nil).begin(false)
 	want := http.Header{
 		"Access-Control-Allow-Origin": {"*"},
 		"Cache-Control":               {"no-store, no-transform"},
@@ -205,7 +205,7 @@ func (*brokenFlush) FlushError() error { return errors.New("broken") }
 
 func TestBrokenFlushEndsAStream(t *testing.T) {
 	w := &brokenFlush{recordedResponse{header: make(http.Header)}}
-	if err := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil)).write([]byte("x"), nil); err == nil {
+	if err := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), nil).write(time.Now(), []byte("x"), nil); err == nil {
 		t.Error("no error")
 	}
 }
