@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"sync"
+	"time"
 )
 
 // eventLog remembers what was sent of one document in one view: the head, which
@@ -25,6 +26,8 @@ type eventLog struct {
 	confirmed uint64        // the newest generation that polled the head itself
 	floor     uint64        // versions below it were polled by older generations only
 	changed   chan struct{} // closed when there may be something new
+	woken     time.Time     // when it was closed last
+	waking    bool          // it will be closed soon
 
 	last *frame // the newest event, for append only
 }
@@ -120,18 +123,33 @@ func (l *eventLog) confirm(generation uint64) {
 	l.wakeAndUnlock()
 }
 
-// wake wakes everybody who waits for something new.
-func (l *eventLog) wake() {
-	l.mu.Lock()
-	l.wakeAndUnlock()
+// wakeApart is how far apart wakes because of events are at least: where a source is
+// faster than its streams can be written to, each of them writes several events at once.
+const wakeApart = 10 * time.Millisecond
+
+// wakeAndUnlock wakes everybody who waits for something new, at once unless they have
+// been woken just before, and without making them wait for the lock.
+func (l *eventLog) wakeAndUnlock() {
+	if early := wakeApart - time.Since(l.woken); early > 0 {
+		if !l.waking {
+			l.waking = true
+			time.AfterFunc(early, l.wake)
+		}
+		l.mu.Unlock()
+		return
+	}
+	l.mu.Unlock()
+	l.wake()
 }
 
-// wakeAndUnlock wakes everybody who waits, without making them wait for the lock.
-func (l *eventLog) wakeAndUnlock() {
-	woken := l.changed
+// wake wakes everybody who waits.
+func (l *eventLog) wake() {
+	l.mu.Lock()
+	changed := l.changed
 	l.changed = make(chan struct{})
+	l.woken, l.waking = time.Now(), false
 	l.mu.Unlock()
-	close(woken)
+	close(changed)
 }
 
 // resumption says how a place was found.

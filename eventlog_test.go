@@ -6,8 +6,10 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/pollsse/caddy-poll-sse/internal/sse"
 )
@@ -197,28 +199,31 @@ func TestRandomReaders(t *testing.T) {
 	readers.Wait()
 }
 
+// Who waits is woken by a version at once, and by those that follow close on it together.
 func TestWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := logOf(10, 1<<20)
-		woken := 0
+		var batches []int
 		go func() {
-			for cursor := (eventID{}); woken < 3; woken++ {
+			for cursor := (eventID{}); cursor.seq < 5; {
 				b := l.after(cursor, 1, nil)
 				cursor = b.cursor
+				batches = append(batches, len(b.events))
 				<-b.changed
 			}
 		}()
-		for n := range 3 {
+		for n, want := range []string{"[0]", "[0 1]", "[0 1]", "[0 1]", "[0 1 3]", "[0 1 3 1]"} {
 			synctest.Wait()
-			if woken != n {
-				t.Fatalf("woken %d times by %d versions", woken, n)
+			if got := fmt.Sprint(batches); got != want {
+				t.Fatalf("before version %d: batches of %s, want %s", n, got, want)
 			}
 			appendVersions(l, n, n+1)
+			if n == 3 || n == 4 {
+				time.Sleep(wakeApart)
+			}
 		}
-		synctest.Wait()
-		if woken != 3 {
-			t.Errorf("woken %d times", woken)
-		}
+		time.Sleep(wakeApart)
+		l.wake()
 	})
 }
 
@@ -276,4 +281,41 @@ func TestNewestOfGenerations(t *testing.T) {
 	if _, _, has, _ := l.newest([]eventID{l.versions[0].id}, 2); has {
 		t.Error("the document before passes for the newest")
 	}
+}
+
+// BenchmarkWaking is what it takes until 10,000 who wait have all been woken by an event
+// and know it.
+func BenchmarkWaking(b *testing.B) {
+	const streams = 10_000
+	l := logOf(10, 1<<20)
+	appendVersions(l, 0, 1)
+	var reading, running sync.WaitGroup
+	var over atomic.Bool
+	reading.Add(streams)
+	for range streams {
+		running.Go(func() {
+			var events []*frame
+			for cursor := (eventID{}); !over.Load(); {
+				batch := l.after(cursor, 1, events)
+				cursor, events = batch.cursor, reusable(batch.events)
+				if len(batch.events) > 0 {
+					reading.Done()
+				}
+				<-batch.changed
+			}
+		})
+	}
+	reading.Wait()
+	n := 1
+	for b.Loop() {
+		reading.Add(streams)
+		appendVersions(l, n, n+1)
+		l.wake() // also if that was just now
+		reading.Wait()
+		n++
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/streams, "ns/stream")
+	over.Store(true)
+	l.wake()
+	running.Wait()
 }
