@@ -21,7 +21,6 @@ require (
 	github.com/quic-go/quic-go v0.63.0
 	github.com/wI2L/jsondiff v0.7.1
 	golang.org/x/sys v0.48.0
-	golang.org/x/sys v0.48.0
 	golang.org/x/tools v0.50.0
 )
 
