@@ -223,6 +223,7 @@ func TestWaiting(t *testing.T) {
 			}
 		}
 		time.Sleep(wakeApart)
+		synctest.Wait()
 		l.wake()
 	})
 }

@@ -2,8 +2,7 @@ module github.com/pollsse/caddy-poll-sse
 
 go 1.26.0
 
-// Caddy 2.11.7 is the oldest that works: before it, the write deadline that the server
-// leaves armed resets HTTP/2 streams that are idle for a minute.
+// Caddy 2.11.8 is the oldest that works: it tells handlers of its idle timeouts.
 require (
 	github.com/caddyserver/caddy/v2 v2.11.9
 	github.com/cespare/xxhash/v2 v2.3.0

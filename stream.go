@@ -21,11 +21,18 @@ type stream struct {
 	handler  *Handler
 	resource *resource
 	log      *eventLog
-	cursor   eventID
-	notices  bool // the client wants to be told about the upstream, and to see heartbeats
 	response *response
-	text     []byte    // what only this client is sent next
+	notices  bool      // the client wants to be told about the upstream, and to see heartbeats
 	ends     time.Time // at the latest
+
+	// Of the goroutine that serves it.
+	cursor  eventID
+	how     resumption      // how the cursor was found last
+	text    []byte          // what only this client is sent next
+	events  []*frame        // memory for the next batch
+	turned  <-chan struct{} // closed when the status is another than the one told
+	silence time.Duration   // before the next heartbeat
+	beat    time.Time       // when it is due
 }
 
 // Why a stream ended, as metrics and logs say it.
@@ -43,45 +50,20 @@ func (s *stream) serve(ctx context.Context) (why string) {
 	h := s.handler
 	// The first heartbeat comes at a random phase: streams that begin together, after
 	// a restart say, do not beat together.
-	silence := rand.N(time.Duration(h.Heartbeat))
+	s.silence = rand.N(time.Duration(h.Heartbeat))
 	// One timer for what is due next. Deliveries put off the heartbeat, but leave the
-	// timer alone: it finds out when it fires. It has a channel made here, since to wait
-	// for a timer's own costs as much as all else here.
+	// timer alone: it finds out when it fires. Its channel is made here, since to wait
+	// for a timer's own takes a place in the runtime's heap each time.
 	due := make(chan struct{}, 1)
-	timer := time.AfterFunc(min(silence, time.Until(s.ends)), func() { due <- struct{}{} })
+	timer := time.AfterFunc(min(s.silence, time.Until(s.ends)), func() { due <- struct{}{} })
 	defer timer.Stop()
 	left := ctx.Done()
-	var beat time.Time // when the next heartbeat is due
-
 	draining := false
-	var events []*frame
-	var how resumption
-	var turned <-chan struct{} // closed when the status is another than the one told
 	for {
-		if s.notices {
-			status, next := s.resource.upstream(h.generation)
-			if next != turned && next != nil {
-				s.text = append(s.text, status.event()...)
-			}
-			turned = next
+		changed, err := s.deliver()
+		if err != nil {
+			return endWriteFailed
 		}
-		b := s.log.after(s.cursor, h.generation, events)
-		if len(b.events) > 0 || b.how == resumedHeld || b.how == resumedDigest {
-			s.count(how, b)
-			how = b.how
-		}
-		if len(s.text) > 0 || len(b.events) > 0 {
-			now := time.Now()
-			if err := s.response.write(now, s.text, b.events); err != nil {
-				return endWriteFailed
-			}
-			beat, silence = now.Add(silence), time.Duration(h.Heartbeat)
-		}
-		s.cursor = b.cursor
-		// A stream that waits must not keep anything alive that nobody needs.
-		s.text, events = nil, reusable(b.events)
-		b.events = nil
-
 		// Whatever ends streams wakes them like an event: to wait for few channels is
 		// cheaper than for many.
 		switch {
@@ -97,21 +79,47 @@ func (s *stream) serve(ctx context.Context) (why string) {
 			}
 		}
 		select {
-		case <-b.changed:
-		case <-turned:
+		case <-changed:
+		case <-s.turned:
 		case <-due:
 			now := time.Now()
 			if !now.Before(s.ends) {
 				return endAge
 			}
-			if !now.Before(beat) {
-				s.text, beat = s.heartbeat(), now.Add(silence)
+			if !now.Before(s.beat) {
+				s.text, s.beat = s.heartbeat(), now.Add(s.silence)
 			}
-			timer.Reset(min(beat.Sub(now), s.ends.Sub(now)))
+			timer.Reset(min(s.beat.Sub(now), s.ends.Sub(now)))
 		case <-left:
 			return endClientLeft
 		}
 	}
+}
+
+// deliver writes what the client is to be sent next, and returns what is closed when
+// there may be more.
+func (s *stream) deliver() (changed <-chan struct{}, err error) {
+	if s.notices {
+		status, next := s.resource.upstream(s.handler.generation)
+		if next != s.turned && next != nil {
+			s.text = append(s.text, status.event()...)
+		}
+		s.turned = next
+	}
+	b := s.log.after(s.cursor, s.handler.generation, s.events)
+	if len(b.events) > 0 || b.how == resumedHeld || b.how == resumedDigest {
+		s.count(b)
+	}
+	if len(s.text) > 0 || len(b.events) > 0 {
+		now := time.Now()
+		if err := s.response.write(now, s.text, b.events); err != nil {
+			return nil, err
+		}
+		s.beat, s.silence = now.Add(s.silence), time.Duration(s.handler.Heartbeat)
+	}
+	// A stream that waits must not keep anything alive that nobody needs.
+	s.cursor, s.text, s.events = b.cursor, nil, reusable(b.events)
+	return b.changed, nil
 }
 
 // reusable returns the memory of events, if it is not much.
@@ -130,9 +138,11 @@ func (s *stream) heartbeat() []byte {
 	return []byte(heartbeat)
 }
 
-// count notes how the stream found its place at first, and whether it has lost it
+// count notes how the stream has found its place at first, and whether it has lost it
 // since.
-func (s *stream) count(before resumption, b batch) {
+func (s *stream) count(b batch) {
+	before := s.how
+	s.how = b.how
 	switch {
 	case before == "" && s.cursor == eventID{}:
 		resumesTotal.WithLabelValues("new").Inc()

@@ -30,7 +30,7 @@ func TestStopWithOpenStreams(t *testing.T) {
 				if p == "h3" && i%90 == 0 {
 					c.h3 = c.newH3() // a connection takes no more than 100 streams
 				}
-				streams = append(streams, c.open(p, "/api/x", ""))
+				streams = append(streams, c.open(p, "/api/x", "", "Accept-Encoding", []string{"gzip", "identity"}[i/3%2]))
 			}
 			for _, s := range streams {
 				c.next(s)
