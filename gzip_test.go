@@ -44,7 +44,7 @@ func newTwin() *twin {
 	w := new(twin)
 	w.plain.header, w.gzip.header = make(http.Header), make(http.Header)
 	for i, recorded := range []*recordedResponse{&w.plain, &w.gzip} {
-		w.responses[i] = newResponse(recorded, httptest.NewRequest(http.MethodGet, "/", nil), nil)
+		w.responses[i] = newResponse(recorded, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil))
 		w.responses[i].begin(i == 1)
 	}
 	return w
@@ -172,7 +172,7 @@ func TestDeliveriesDoNotAllocate(t *testing.T) {
 		appendVersions(l, 0, 10)
 		ids := []eventID{l.versions[0].id, l.versions[8].id}
 		w := &recordedResponse{header: make(http.Header)}
-		s := stream{log: l, response: newResponse(greedy{w}, httptest.NewRequest(http.MethodGet, "/", nil), nil)}
+		s := stream{log: l, response: newResponse(greedy{w}, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil))}
 		s.response.begin(compress)
 		var events []*frame
 		n := 0

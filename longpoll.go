@@ -52,10 +52,8 @@ func knownIDs(r *http.Request) (ids []eventID) {
 // serveLongPoll answers r with the document of a view as soon as the client does not
 // have it, or, when the wait is over, with the news that it still does.
 func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, res *resource, v *view, ask *ask) error {
-	response := newResponse(w, r, h.exiting)
-	defer response.release()
-	h.open.add(response)
-	defer h.open.remove(response)
+	response := newResponse(w, r, h.open)
+	defer response.close()
 	deadline := ask.began.Add(min(ask.wait, h.lifetime()))
 	over := time.NewTimer(time.Until(deadline))
 	defer over.Stop()
@@ -71,7 +69,7 @@ func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next cad
 			h.answerLongPoll(response, id, ask.wait, nil)
 			return nil
 		case ended:
-			return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
+			return h.turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
 		}
 		select {
 		case <-changed:

@@ -32,7 +32,6 @@
 package pollsse
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -225,7 +224,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.draining, h.exiting = make(chan struct{}), make(chan struct{})
 	h.refusedAt = map[limit]*atomic.Int64{limitPollers: new(atomic.Int64), limitStreams: new(atomic.Int64), limitViews: new(atomic.Int64)}
-	h.open = &openStreams{responses: make(map[*response]struct{})}
+	h.open = newOpenStreams(h.exiting)
 	h.beginDrain = sync.OnceFunc(func() { close(h.draining); h.pool.wakeStreams() })
 	h.beginExit = sync.OnceFunc(func() { close(h.exiting); h.pool.wakeStreams() })
 	h.setDefaults()
@@ -323,7 +322,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case verdict == verdictGone:
 		return nil
 	case verdict == verdictLater:
-		return turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
+		return h.turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
 	}
 	defer pool.leave(h, res)
 	if !ask.stream && res.rejected() {
@@ -337,7 +336,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !ask.stream {
 		return h.serveLongPoll(w, r, next, res, v, ask)
 	}
-	h.serveStream(r.Context(), h.newStream(w, r, res, v, ask))
+	h.serveStream(r, h.newStream(w, r, res, v, ask))
 	return nil // the header is written: an error would start error routes on top of it
 }
 
@@ -364,7 +363,7 @@ func (h *Handler) join(pool *resourcePool, r *http.Request, next caddyhttp.Handl
 	return nil, verdictLater, ""
 }
 
-// newStream returns the stream of a view that answers r, of which the header is written.
+// newStream returns the stream of a view that answers r.
 func (h *Handler) newStream(w http.ResponseWriter, r *http.Request, res *resource, v *view, ask *ask) *stream {
 	s := &stream{
 		handler:  h,
@@ -372,24 +371,22 @@ func (h *Handler) newStream(w http.ResponseWriter, r *http.Request, res *resourc
 		log:      v.log,
 		notices:  ask.notices,
 		text:     preamble(r, between(h.Retry.Min, h.Retry.Max)),
-		response: newResponse(w, r, h.exiting),
+		response: newResponse(w, r, h.open),
 		ends:     ask.began.Add(h.lifetime()),
 	}
 	if len(ask.known) > 0 {
 		s.cursor = ask.known[0]
 	}
-	s.response.begin(h.Compress == compressGzip && acceptsGzip(r))
 	return s
 }
 
-// serveStream serves a stream to its end.
-func (h *Handler) serveStream(ctx context.Context, s *stream) {
+// serveStream serves the stream that answers r to its end.
+func (h *Handler) serveStream(r *http.Request, s *stream) {
 	streamsOpen.Inc()
 	defer streamsOpen.Dec()
-	defer s.response.release()
-	h.open.add(s.response)
-	defer h.open.remove(s.response)
-	why := s.serve(ctx)
+	defer s.response.close()
+	s.response.begin(h.Compress == compressGzip && acceptsGzip(r))
+	why := s.serve(r.Context())
 	if why != endWriteFailed && why != endClientLeft {
 		s.response.end()
 	}
@@ -405,7 +402,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, over limit) err
 		// Anybody can bring this about, so there is one line a second at most.
 		h.logger.Warn("limit reached; telling clients to come back later", zap.String("limit", string(over)))
 	}
-	return turnAway(w, r, between(caddy.Duration(15*time.Second), caddy.Duration(60*time.Second)))
+	return h.turnAway(w, r, between(caddy.Duration(15*time.Second), caddy.Duration(60*time.Second)))
 }
 
 // Interface guards.

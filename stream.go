@@ -55,7 +55,12 @@ func (s *stream) serve(ctx context.Context) (why string) {
 	// timer alone: it finds out when it fires. Its channel is made here, since to wait
 	// for a timer's own takes a place in the runtime's heap each time.
 	due := make(chan struct{}, 1)
-	timer := time.AfterFunc(min(s.silence, time.Until(s.ends)), func() { due <- struct{}{} })
+	timer := time.AfterFunc(min(s.silence, time.Until(s.ends)), func() {
+		select {
+		case due <- struct{}{}:
+		default:
+		}
+	})
 	defer timer.Stop()
 	left := ctx.Done()
 	draining := false
@@ -178,30 +183,40 @@ const (
 	patrolInterval = time.Second
 )
 
-// response writes to a client. What has not written a chunk in time is cut off by
+// response writes to a client. One that takes too long for a chunk is cut off by
 // [openStreams].
 type response struct {
 	w          http.ResponseWriter
 	controller *http.ResponseController
-	gzip       *gzipStream   // nil where what is written is not compressed
-	exiting    chan struct{} // closed when the process ends
-	release    func()        // to be called in the end
-	since      atomic.Int64  // when the chunk that is being written was begun, in Unix nanoseconds, or 0
+	gzip       *gzipStream // nil where what is written is not compressed
+	open       *openStreams
+	restore    func()       // what was changed of Caddy's
+	since      atomic.Int64 // when the chunk that is being written was begun, in Unix nanoseconds, or 0
 }
 
-// newResponse returns a response to r. It keeps Caddy from moving the deadline with each
-// write and each flush, which takes a seventh of the time of a delivery, until release
-// is called.
-func newResponse(w http.ResponseWriter, r *http.Request, exiting chan struct{}) *response {
-	release := func() {}
+// newResponse returns a response to r, to be closed. Until then it keeps Caddy from
+// moving the deadline with each write and each flush, which takes a seventh of the time
+// of a delivery.
+func newResponse(w http.ResponseWriter, r *http.Request, open *openStreams) *response {
+	restore := func() {}
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil && w == idle {
 		w = serversOwn(w) // nothing but these deadlines is in between
 	} else if idle != nil {
 		controller := idle.Ctrl
 		idle.Ctrl = noDeadlines
-		release = func() { idle.Ctrl = controller }
+		restore = func() { idle.Ctrl = controller }
 	}
-	return &response{w: w, controller: http.NewResponseController(w), exiting: exiting, release: release}
+	// Over HTTP/1.1 there may be one of an earlier request on the connection.
+	http.NewResponseController(serversOwn(w)).SetWriteDeadline(time.Time{})
+	response := &response{w: w, controller: http.NewResponseController(w), open: open, restore: restore}
+	open.add(response)
+	return response
+}
+
+// close ends what newResponse has begun.
+func (r *response) close() {
+	r.open.remove(r)
+	r.restore()
 }
 
 // noDeadlines is a controller whose deadlines are none.
@@ -265,7 +280,7 @@ func (r *response) chunks(bytes []byte) error {
 		if _, err := r.w.Write(bytes[:chunk]); err != nil {
 			return err
 		}
-		if isClosed(r.exiting) {
+		if isClosed(r.open.exiting) {
 			return errExiting
 		}
 		bytes = bytes[chunk:]
@@ -312,9 +327,15 @@ const (
 
 // openStreams are the responses that are being written to.
 type openStreams struct {
+	exiting chan struct{} // closed when the process ends
+
 	mu        sync.Mutex // guards all below, and keeps responses from ending while they are cut
 	responses map[*response]struct{}
 	patrol    *time.Timer // calls look while there are any
+}
+
+func newOpenStreams(exiting chan struct{}) *openStreams {
+	return &openStreams{exiting: exiting, responses: make(map[*response]struct{})}
 }
 
 func (o *openStreams) add(r *response) {
@@ -381,15 +402,15 @@ func preamble(r *http.Request, retry time.Duration) (b []byte) {
 // turnAway answers a client that shall come back after retry: a long-poll with 503, a
 // stream with 200, since any other status would end an EventSource for good, whatever
 // Retry-After says.
-func turnAway(w http.ResponseWriter, r *http.Request, retry time.Duration) error {
+func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, retry time.Duration) error {
 	if !wantsStream(r) { // a long-poll
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.Seconds()))))
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return nil
 	}
-	response := newResponse(w, r, nil)
-	defer response.release()
+	response := newResponse(w, r, h.open)
+	defer response.close()
 	response.begin(false)
 	response.write(time.Now(), preamble(r, retry), nil)
 	return nil

@@ -46,7 +46,7 @@ func TestWritesAreChunked(t *testing.T) {
 		{nil, []*frame{event("a", 64<<10)}, "[65536]"},
 	} {
 		w := &recordedResponse{header: make(http.Header)}
-		response := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), nil)
+		response := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil))
 		if err := response.write(time.Now(), c.text, c.events); err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func (w *slowResponse) Write(p []byte) (int, error) {
 }
 
 func (w *slowResponse) SetWriteDeadline(at time.Time) error {
-	if time.Now().After(at) {
+	if !at.IsZero() && time.Now().After(at) {
 		close(w.cut)
 	}
 	return nil
@@ -89,13 +89,12 @@ func (w *slowResponse) SetWriteDeadline(at time.Time) error {
 // who has nothing to read is left alone.
 func TestStalledWritesAreCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		open := &openStreams{responses: make(map[*response]struct{})}
+		open := newOpenStreams(nil)
 		event := newFrame(make([]byte, 5*chunk), nil)
 		results := make(map[time.Duration]chan error)
 		respond := func(takes time.Duration) *response {
-			r := newResponse(&slowResponse{recordedResponse{header: make(http.Header)}, takes, make(chan struct{})}, httptest.NewRequest(http.MethodGet, "/", nil), nil)
-			open.add(r)
-			return r
+			w := &slowResponse{recordedResponse{header: make(http.Header)}, takes, make(chan struct{})}
+			return newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), open)
 		}
 		idle := respond(0)
 		if err := idle.write(time.Now(), []byte(heartbeat), nil); err != nil {
@@ -106,7 +105,7 @@ func TestStalledWritesAreCut(t *testing.T) {
 			r, result := respond(takes), make(chan error)
 			results[takes] = result
 			go func() {
-				defer open.remove(r)
+				defer r.close()
 				result <- r.write(time.Now(), nil, []*frame{event})
 			}()
 		}
@@ -122,7 +121,7 @@ func TestStalledWritesAreCut(t *testing.T) {
 		if err := idle.write(time.Now(), []byte(heartbeat), nil); err != nil {
 			t.Errorf("an idle client: %v", err)
 		}
-		open.remove(idle)
+		idle.close()
 		if open.any() {
 			t.Error("not all have ended")
 		}
@@ -131,7 +130,7 @@ func TestStalledWritesAreCut(t *testing.T) {
 
 func TestHeaderOfStreams(t *testing.T) {
 	w := &recordedResponse{header: http.Header{"Content-Length": {"5"}, "Vary": {"Origin"}, "Access-Control-Allow-Origin": {"*"}}}
-	newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), nil).begin(false)
+	newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil)).begin(false)
 	want := http.Header{
 		"Access-Control-Allow-Origin": {"*"},
 		"Cache-Control":               {"no-store, no-transform"},
@@ -205,7 +204,7 @@ func (*brokenFlush) FlushError() error { return errors.New("broken") }
 
 func TestBrokenFlushEndsAStream(t *testing.T) {
 	w := &brokenFlush{recordedResponse{header: make(http.Header)}}
-	if err := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), nil).write(time.Now(), []byte("x"), nil); err == nil {
+	if err := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil)).write(time.Now(), []byte("x"), nil); err == nil {
 		t.Error("no error")
 	}
 }

@@ -260,3 +260,66 @@ func TestRewrittenStreams(t *testing.T) {
 		t.Errorf("%d streams resumed", n)
 	}
 }
+
+// A timeout for idle writes, of the server, of a request before on the same connection
+// or of a handler around, does not end a stream, and goes on where streams have ended.
+func TestIdleTimeoutsAreNotOfStreams(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	for name, around := range map[string]string{"": "", "log": "log", "timeouts": "timeouts {\nwrite_timeout 300ms\n}"} {
+		t.Run(name, func(t *testing.T) {
+			port := freePort(t)
+			c := startDocumented(t, port, fmt.Sprintf(`{
+				admin off
+				servers {
+					protocols h1 h2c
+					timeouts {
+						write_idle 300ms
+					}
+				}
+			}
+			%s
+			respond /plain plain
+			%s
+			%s
+			}`, site127(port), around, u.site("interval 20ms\nmax_age 3s")))
+			url := fmt.Sprintf("http://localhost:%d", port)
+			for _, h2 := range []bool{false, true} {
+				u.set(numbered(0))
+				var protocols http.Protocols
+				protocols.SetHTTP1(!h2)
+				protocols.SetUnencryptedHTTP2(h2)
+				client := &http.Client{Transport: &http.Transport{Protocols: &protocols, MaxConnsPerHost: 1}}
+				plain := func() {
+					t.Helper()
+					response, err := client.Get(url + "/plain")
+					if err != nil {
+						t.Fatal(err)
+					}
+					if body, err := io.ReadAll(response.Body); string(body) != "plain" || err != nil {
+						t.Errorf("%q, %v", body, err)
+					}
+					response.Body.Close()
+				}
+				plain()
+				s, err := connectTo(client, fmt.Sprintf("%s/api/x?h2=%v", url, h2), "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.next(s)
+				for n := 1; n < 3; n++ {
+					time.Sleep(500 * time.Millisecond)
+					u.set(numbered(n))
+					if e := c.next(s); !strings.Contains(e.Data, fmt.Sprintf(`"value":%d}`, n)) {
+						t.Errorf("over HTTP/2 %v: %.100s", h2, e.Data)
+					}
+				}
+				if _, err := c.tryNext(s); err != io.EOF { // its age
+					t.Errorf("over HTTP/2 %v: ended with %v", h2, err)
+				}
+				s.close()
+				plain()
+				client.CloseIdleConnections()
+			}
+		})
+	}
+}
