@@ -206,8 +206,6 @@ func newResponse(w http.ResponseWriter, r *http.Request, open *openStreams) *res
 		idle.Ctrl = noDeadlines
 		restore = func() { idle.Ctrl = controller }
 	}
-	// Over HTTP/1.1 there may be one of an earlier request on the connection.
-	http.NewResponseController(serversOwn(w)).SetWriteDeadline(time.Time{})
 	response := &response{w: w, controller: http.NewResponseController(w), open: open, restore: restore}
 	open.add(response)
 	return response

@@ -261,8 +261,8 @@ func TestRewrittenStreams(t *testing.T) {
 	}
 }
 
-// A timeout for idle writes, of the server, of a request before on the same connection
-// or of a handler around, does not end a stream, and goes on where streams have ended.
+// A timeout for idle writes, of the server or of a handler around, does not end a stream,
+// and other requests on its connection are answered before and after.
 func TestIdleTimeoutsAreNotOfStreams(t *testing.T) {
 	u := newUpstream(t, numbered(0))
 	for name, around := range map[string]string{"": "", "log": "log", "timeouts": "timeouts {\nwrite_timeout 300ms\n}"} {
