@@ -6,7 +6,7 @@ import (
 )
 
 // frame is an event as it is written to every stream, encoded once and, as soon as
-// anybody accepts that, compressed once. Nobody may change it.
+// anybody accepts that, compressed once.
 type frame struct {
 	number uint64 // no two frames of the process have the same
 	text   []byte
@@ -38,9 +38,9 @@ func newFrame(text []byte, before *frame) *frame {
 	return f
 }
 
-// deflated returns the frame as deflate blocks, for a client that was sent the frame
+// blocksAfter returns the frame as deflate blocks, for a client that was sent the frame
 // of that number last.
-func (f *frame) deflated(last uint64) []byte {
+func (f *frame) blocksAfter(last uint64) []byte {
 	if last != 0 && last == f.before.number {
 		return f.next.of(f.text, f.before.text)
 	}

@@ -22,7 +22,7 @@ type gzipStream struct {
 
 // frame returns the blocks that go on with f.
 func (g *gzipStream) frame(f *frame) []byte {
-	blocks := f.deflated(g.last)
+	blocks := f.blocksAfter(g.last)
 	g.count(f.text, f.number)
 	return blocks
 }
@@ -76,9 +76,11 @@ func appendStored(b, text []byte) []byte {
 // storedLen returns the length of n bytes as stored blocks.
 func storedLen(n int) int { return n + ((n+maxStored-1)/maxStored+1)*storedHeader }
 
-// deflaters are writers that are at rest: each takes about a megabyte.
+// deflaters are writers that are at rest. Each takes about a megabyte, and keeps the
+// last window and blocks until it is used again or collected.
 var deflaters = sync.Pool{New: func() any {
-	// The lowest level that finds repetitions in events of 100 bytes; 100 MB/s.
+	// The lowest level that finds repetitions in events of 100 bytes; some 100 MB/s
+	// of JSON.
 	w, err := flate.NewWriter(nil, 7)
 	if err != nil {
 		panic("gzip: internal error: " + err.Error())
@@ -94,7 +96,6 @@ func deflate(text, window []byte) []byte {
 	w.ResetDict(&b, window)
 	w.Write(text) // a buffer takes everything
 	w.Flush()
-	w.ResetDict(nil, nil) // keeps nothing alive
 	deflaters.Put(w)
 	if b.Len() >= storedLen(len(text)) {
 		return appendStored(make([]byte, 0, storedLen(len(text))), text)

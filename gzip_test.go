@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,7 +54,7 @@ func newTwin() *twin {
 func (w *twin) write(t *testing.T, text []byte, events []*frame) {
 	t.Helper()
 	for _, r := range w.responses {
-		if err := r.write(time.Now(), text, events); err != nil {
+		if err := r.write(time.Now(), text, slices.Clone(events)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -141,7 +142,7 @@ func TestEventsAreCompressedOnce(t *testing.T) {
 	var wait sync.WaitGroup
 	blocks := make([][]byte, 8)
 	for i := range blocks {
-		wait.Go(func() { blocks[i] = second.deflated(uint64(i%2) * first.number) })
+		wait.Go(func() { blocks[i] = second.blocksAfter(uint64(i%2) * first.number) })
 	}
 	wait.Wait()
 	for i := range blocks {
@@ -152,7 +153,7 @@ func TestEventsAreCompressedOnce(t *testing.T) {
 	if alone, next := len(blocks[0]), len(blocks[1]); next > 60*len(second.text)/100 || alone > storedLen(len(second.text)) || next >= alone {
 		t.Errorf("%d bytes, %d after the one before, of %d", alone, next, len(second.text))
 	}
-	if second.deflated(second.number)[0] != blocks[0][0] || second.deflated(0)[0] != blocks[0][0] {
+	if second.blocksAfter(second.number)[0] != blocks[0][0] || second.blocksAfter(0)[0] != blocks[0][0] {
 		t.Error("compressed for somebody who has not the one before")
 	}
 }

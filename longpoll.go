@@ -52,8 +52,6 @@ func knownIDs(r *http.Request) (ids []eventID) {
 // serveLongPoll answers r with the document of a view as soon as the client does not
 // have it, or, when the wait is over, with the news that it still does.
 func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler, res *resource, v *view, ask *ask) error {
-	response := newResponse(w, r, h.open)
-	defer response.close()
 	deadline := ask.began.Add(min(ask.wait, h.lifetime()))
 	over := time.NewTimer(time.Until(deadline))
 	defer over.Stop()
@@ -63,10 +61,10 @@ func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next cad
 		document, id, has, changed := v.log.newest(ask.known, h.generation)
 		switch {
 		case document != nil && !has:
-			h.answerLongPoll(response, id, ask.wait, document)
+			h.answerLongPoll(w, r, id, ask.wait, document)
 			return nil
 		case document != nil && ended:
-			h.answerLongPoll(response, id, ask.wait, nil)
+			h.answerLongPoll(w, r, id, ask.wait, nil)
 			return nil
 		case ended:
 			return h.turnAway(w, r, between(h.Retry.Min, h.Retry.Max))
@@ -89,7 +87,9 @@ func (h *Handler) serveLongPoll(w http.ResponseWriter, r *http.Request, next cad
 }
 
 // answerLongPoll says what the newest document is, or with 304 that the client has it.
-func (h *Handler) answerLongPoll(response *response, id eventID, wait time.Duration, document []byte) {
+func (h *Handler) answerLongPoll(w http.ResponseWriter, r *http.Request, id eventID, wait time.Duration, document []byte) {
+	response := newResponse(w, r, h.open)
+	defer response.close()
 	status := http.StatusOK
 	if document == nil {
 		status = http.StatusNotModified

@@ -28,7 +28,8 @@
 // # Goroutines
 //
 // There is one for each resource, ended and waited for by the pool that holds it.
-// Streams run on the goroutines of their requests.
+// Streams run on the goroutines of their requests. Timers wake streams, look for writes
+// that have stalled, and end what lingers; they are stopped by what they belong to.
 package pollsse
 
 import (
@@ -120,6 +121,7 @@ type Handler struct {
 
 	// How much is kept for clients that come back, for each format and part that
 	// clients ask for. One that was away for longer gets the whole document.
+	// Compressed copies come on top.
 	History history `json:"history,omitzero"`
 
 	// After how long a silence a comment is sent, so that nobody on the way takes
@@ -259,6 +261,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	// What Caddy does later in a configuration's life comes after its server has
 	// waited for the streams to end.
 	server.RegisterOnShutdown(h.shutDown)
+	server.RegisterConnContext(withConn)
 	return nil
 }
 

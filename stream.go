@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strconv"
 	"sync"
@@ -80,7 +81,7 @@ func (s *stream) serve(ctx context.Context) (why string) {
 			draining = true
 			if end := time.Now().Add(rand.N(time.Duration(h.Drain))); end.Before(s.ends) {
 				s.ends = end
-				timer.Reset(time.Until(end))
+				timer.Reset(min(time.Until(s.beat), time.Until(end)))
 			}
 		}
 		select {
@@ -190,23 +191,29 @@ type response struct {
 	controller *http.ResponseController
 	gzip       *gzipStream // nil where what is written is not compressed
 	open       *openStreams
-	restore    func()       // what was changed of Caddy's
-	since      atomic.Int64 // when the chunk that is being written was begun, in Unix nanoseconds, or 0
+	restore    func()       // what was changed of Caddy's writer
+	since      atomic.Int64 // when the chunk that is being written was begun, see [uptime], or 0
+
+	own   http.ResponseWriter // the server's, inside all that is around it
+	conn  net.Conn            // nil over HTTP/3
+	isH1  bool
+	cutAt int64 // the value of since when it was cut last; guarded by the lock of open
 }
 
 // newResponse returns a response to r, to be closed. Until then it keeps Caddy from
 // moving the deadline with each write and each flush, which takes a seventh of the time
 // of a delivery.
 func newResponse(w http.ResponseWriter, r *http.Request, open *openStreams) *response {
-	restore := func() {}
+	response := &response{open: open, own: serversOwn(w), isH1: r.ProtoMajor == 1, restore: func() {}}
+	response.conn, _ = r.Context().Value(connKey{}).(net.Conn)
 	if _, idle := caddyhttp.IdleTimeoutsFromContext(r.Context()); idle != nil && w == idle {
-		w = serversOwn(w) // nothing but these deadlines is in between
+		w = idle.ResponseWriter
 	} else if idle != nil {
 		controller := idle.Ctrl
 		idle.Ctrl = noDeadlines
-		restore = func() { idle.Ctrl = controller }
+		response.restore = func() { idle.Ctrl = controller }
 	}
-	response := &response{w: w, controller: http.NewResponseController(w), open: open, restore: restore}
+	response.w, response.controller = w, http.NewResponseController(w)
 	open.add(response)
 	return response
 }
@@ -214,7 +221,22 @@ func newResponse(w http.ResponseWriter, r *http.Request, open *openStreams) *res
 // close ends what newResponse has begun.
 func (r *response) close() {
 	r.open.remove(r)
+	// net/http ends a response over HTTP/1.1 by another write, and clears its deadline.
+	if r.isH1 && r.cutAt == 0 {
+		http.NewResponseController(r.own).SetWriteDeadline(time.Now().Add(chunkDeadline))
+	}
 	r.restore()
+}
+
+// connKey is the key of a connection in the context of its requests.
+type connKey struct{}
+
+// withConn adds a connection to the context of its requests.
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	if ctx.Value(connKey{}) != nil {
+		return ctx // another handler has done so
+	}
+	return context.WithValue(ctx, connKey{}, conn)
 }
 
 // noDeadlines is a controller whose deadlines are none.
@@ -246,7 +268,7 @@ func (r *response) begin(compress bool) {
 
 // write writes a text that is for this client only, then events, and flushes them.
 func (r *response) write(now time.Time, text []byte, events []*frame) error {
-	r.since.Store(now.UnixNano())
+	r.since.Store(uptime(now))
 	defer r.since.Store(0)
 	if r.gzip != nil {
 		text = r.gzip.text(text)
@@ -256,19 +278,28 @@ func (r *response) write(now time.Time, text []byte, events []*frame) error {
 			return err
 		}
 	}
-	for _, f := range events {
-		bytes := f.text
-		if r.gzip != nil {
-			bytes = r.gzip.frame(f)
-		}
-		if err := r.chunks(bytes); err != nil {
+	for i, f := range events {
+		if err := r.chunks(r.bytesOf(f)); err != nil {
 			return err
 		}
+		events[i] = nil // the rest may take its time
 	}
 	if err := r.controller.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil
+}
+
+// bytesOf returns a frame as it is written.
+func (r *response) bytesOf(f *frame) []byte {
+	if r.gzip == nil {
+		return f.text
+	}
+	if len(f.text) > chunk { // takes a while, which is no fault of the client
+		r.since.Store(0)
+		defer func() { r.since.Store(uptime(time.Now())) }()
+	}
+	return r.gzip.frame(f)
 }
 
 var errExiting = errors.New("the process ends")
@@ -282,7 +313,7 @@ func (r *response) chunks(bytes []byte) error {
 			return errExiting
 		}
 		bytes = bytes[chunk:]
-		r.since.Store(time.Now().UnixNano())
+		r.since.Store(uptime(time.Now()))
 	}
 	_, err := r.w.Write(bytes)
 	return err
@@ -291,18 +322,26 @@ func (r *response) chunks(bytes []byte) error {
 // end completes what was written.
 func (r *response) end() {
 	if r.gzip != nil {
-		r.since.Store(time.Now().UnixNano())
+		r.since.Store(uptime(time.Now()))
 		defer r.since.Store(0)
 		r.w.Write(r.gzip.trailer())
 		r.controller.Flush()
 	}
 }
 
-// cut ends a write that blocks. Other goroutines may call it while the handler runs.
-func (r *response) cut() {
+// cutLocked ends a write that blocks since then, while the handler runs, under the lock
+// of [openStreams].
+func (r *response) cutLocked(since int64) {
+	if r.cutAt == since && r.conn != nil {
+		// Over HTTP/2 a deadline resets the stream, which takes a write too: where the
+		// connection is stalled, only its end helps.
+		r.conn.Close()
+		return
+	}
+	r.cutAt = since
 	// The writers that Caddy puts around the server's own are not made for two
 	// goroutines; the server's is.
-	http.NewResponseController(serversOwn(r.w)).SetWriteDeadline(time.Unix(1, 0))
+	http.NewResponseController(r.own).SetWriteDeadline(time.Unix(1, 0))
 }
 
 // serversOwn returns the writer that the server made, inside those around it.
@@ -316,6 +355,11 @@ func serversOwn(w http.ResponseWriter) http.ResponseWriter {
 	}
 }
 
+var started = time.Now()
+
+// uptime returns a time as nanoseconds that no change of the clock moves.
+func uptime(t time.Time) int64 { return int64(t.Sub(started)) }
+
 const (
 	// exitGrace is how long streams have to end by themselves when the process ends.
 	exitGrace = 250 * time.Millisecond
@@ -323,7 +367,7 @@ const (
 	exitStall = 20 * time.Millisecond
 )
 
-// openStreams are the responses that are being written to.
+// openStreams are the responses that may be written to.
 type openStreams struct {
 	exiting chan struct{} // closed when the process ends
 
@@ -375,10 +419,10 @@ func (o *openStreams) look() {
 func (o *openStreams) cutStalled(limit time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	latest := time.Now().Add(-limit).UnixNano()
+	latest := uptime(time.Now().Add(-limit))
 	for r := range o.responses {
 		if since := r.since.Load(); since != 0 && since <= latest {
-			r.cut()
+			r.cutLocked(since)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -47,7 +48,7 @@ func TestWritesAreChunked(t *testing.T) {
 	} {
 		w := &recordedResponse{header: make(http.Header)}
 		response := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil))
-		if err := response.write(time.Now(), c.text, c.events); err != nil {
+		if err := response.write(time.Now(), c.text, slices.Clone(c.events)); err != nil {
 			t.Fatal(err)
 		}
 		if got := fmt.Sprint(w.sizes); got != c.sizes {
@@ -207,4 +208,21 @@ func TestBrokenFlushEndsAStream(t *testing.T) {
 	if err := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil)).write(time.Now(), []byte("x"), nil); err == nil {
 		t.Error("no error")
 	}
+}
+
+// While streams drain, which may take long, they still beat.
+func TestHeartbeatsWhileDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Drain: caddy.Duration(1000 * time.Hour), Interval: caddy.Duration(time.Hour)})
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		s.h.beginDrain()
+		synctest.Wait()
+		before := len(c.text())
+		time.Sleep(time.Minute)
+		if beats := strings.Count(c.text()[before:], heartbeat); !c.ended() && beats != 4 {
+			t.Errorf("%d heartbeats in a minute", beats)
+		}
+		s.close(c)
+	})
 }

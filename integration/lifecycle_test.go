@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -14,6 +16,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 func TestStopWithOpenStreams(t *testing.T) {
@@ -95,6 +100,42 @@ func TestStopWithStalledClients(t *testing.T) {
 				t.Errorf("Caddy took %v to end", took)
 			}
 		})
+	}
+}
+
+// A connection over HTTP/2 that is not read at all, with windows that are never full,
+// holds up neither.
+func TestStopWithAStalledConnection(t *testing.T) {
+	large := strings.Repeat(filler, 20_000)
+	u := newUpstream(t, "")
+	u.setAnswer(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"n":%d,"filler":%q}`, time.Now().UnixNano(), large)
+	})
+	c := start(t, u.site("interval 20ms"))
+	conn, err := tls.Dial("tcp", c.address(), &tls.Config{InsecureSkipVerify: true, ServerName: "localhost", NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, http2.ClientPreface)
+	frames := http2.NewFramer(conn, conn)
+	frames.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+	frames.WriteWindowUpdate(0, 1<<30)
+	var header bytes.Buffer
+	encoder := hpack.NewEncoder(&header)
+	for _, f := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "localhost"}, {":path", "/api/x?sse_format=full"}, {"accept", "text/event-stream"}} {
+		encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+	}
+	if err := frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: header.Bytes(), EndStream: true, EndHeaders: true}); err != nil {
+		t.Fatal(err)
+	}
+	c.eventually("a write blocks", func() bool { return strings.Contains(c.goroutines(), "caddy-poll-sse.(*response).write") })
+	time.Sleep(time.Second)
+	if !strings.Contains(c.goroutines(), "caddy-poll-sse.(*response).write") {
+		t.Error("it is over")
+	}
+	if took := c.terminate(); took > 5*time.Second {
+		t.Errorf("Caddy took %v to end", took)
 	}
 }
 
