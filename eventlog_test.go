@@ -320,3 +320,97 @@ func BenchmarkWaking(b *testing.B) {
 	l.wake()
 	running.Wait()
 }
+
+// Who is far behind is sent what fits a batch, then at once what comes after it; what is
+// too large for any batch comes alone.
+func TestBatches(t *testing.T) {
+	const size = 20 << 10 // and a few bytes
+	l := logOf(100, 1<<30)
+	whole := bytes.Repeat([]byte("0"), 1<<20)
+	for n := range 12 {
+		patch := bytes.Repeat([]byte("x"), size)
+		if n == 8 {
+			patch = bytes.Repeat([]byte("x"), 5*size)
+		}
+		l.append(fmt.Appendf(whole, "%d", n), patch, 1)
+	}
+	cursor := l.versions[0].id
+	var batches []int
+	for cursor != l.headLocked().id {
+		b := l.after(cursor, 1, nil)
+		batches = append(batches, len(b.events))
+		more := isClosed(b.changed)
+		if cursor = b.cursor; len(b.events) == 0 || more != (cursor != l.headLocked().id) {
+			t.Fatalf("batches of %d, then more: %v", batches, more)
+		}
+	}
+	if got := fmt.Sprint(batches); got != "[3 3 1 1 3]" {
+		t.Errorf("batches of %s", got)
+	}
+	// But a snapshot is sent instead where that is smaller than all that is missing.
+	l.append([]byte("small"), []byte("another patch"), 1)
+	if b := l.after(l.versions[0].id, 1, nil); b.how != resumedSmaller || len(b.events) != 1 || b.cursor != l.headLocked().id || isClosed(b.changed) {
+		t.Errorf("%d events (%s)", len(b.events), b.how)
+	}
+	// One event is not compared with it, which the client then need not build anew.
+	l.append([]byte("tiny"), []byte("a patch that is larger than that"), 1)
+	if b := l.after(l.versions[len(l.versions)-2].id, 1, nil); b.how != resumedHeld || len(b.events) != 1 {
+		t.Errorf("%d events (%s)", len(b.events), b.how)
+	}
+}
+
+// A poll of its own generation that finds nothing new is what a stream has waited for.
+func TestConfirmingWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := logOf(10, 1<<20)
+		appendVersions(l, 0, 1)
+		time.Sleep(time.Second)
+		b := l.after(eventID{}, 2, nil)
+		if l.confirm(2); !isClosed(b.changed) {
+			t.Error("nobody is woken")
+		}
+		if b = l.after(b.cursor, 2, nil); len(b.events) != 1 {
+			t.Errorf("then it is sent %q", data(t, b))
+		}
+		if l.confirm(2); isClosed(b.changed) {
+			t.Error("all are woken for nothing")
+		}
+	})
+}
+
+// Each event, and each snapshot, may refer to the event that most clients have.
+func TestEventsReferToTheOneBefore(t *testing.T) {
+	for _, maxEvents := range []int{0, 10} {
+		l := logOf(maxEvents, 1<<20)
+		appendVersions(l, 0, 1)
+		cursor := l.headLocked().id
+		var before *frame
+		for n := 1; n < 5; n++ {
+			appendVersions(l, n, n+1)
+			b := l.after(cursor, 1, nil)
+			event, snapshot := b.events[0], l.snapshot()
+			cursor = b.cursor
+			for _, f := range []*frame{event, snapshot} {
+				if before == nil && f.before.number != 0 || before != nil && (f.before.number != before.number || string(f.before.text) != string(before.text)) {
+					t.Errorf("%d events: version %d refers to frame %d", maxEvents, n, f.before.number)
+				}
+			}
+			before = event
+		}
+	}
+}
+
+// A snapshot that nobody is sent is not made.
+func TestSnapshotsAreMadeForSomebody(t *testing.T) {
+	l, made := logOf(10, 1<<20), 0
+	l.whole = func(document []byte) []byte { made++; return document }
+	appendVersions(l, 0, 5)
+	if b := l.after(l.versions[0].id, 1, nil); len(b.events) != 4 || made != 0 {
+		t.Errorf("%d events, %d snapshots", len(b.events), made)
+	}
+	for range 2 {
+		if b := l.after(eventID{}, 1, nil); len(b.events) != 1 || made != 1 {
+			t.Errorf("%d events, %d snapshots", len(b.events), made)
+		}
+	}
+}

@@ -164,6 +164,10 @@ func TestLargeFramesAreForgotten(t *testing.T) {
 	if f := newFrame([]byte("x"), large); f.before.text != nil || f.before.number != 0 {
 		t.Error("kept")
 	}
+	largest := newFrame(make([]byte, maxWindow), nil)
+	if f := newFrame([]byte("x"), largest); f.before.number != largest.number {
+		t.Error("not kept, though deflate looks back as far")
+	}
 }
 
 // Delivering costs no memory, compressed or not.
@@ -252,4 +256,111 @@ func TestCompressedStreams(t *testing.T) {
 		}
 		s.close(c)
 	})
+}
+
+// What a stream costs: events refer to the one before, unless something else came between.
+func TestEventsInARowAreSmall(t *testing.T) {
+	var frames []*frame
+	var before *frame
+	for n := range 4 {
+		before = newFrame(fmt.Appendf(nil, "data: [{\"op\":\"replace\",\"path\":\"/prices/7/price\",\"value\":%d.5}]\nid: Qm7fK2xVw0A-%d-k3Xp23Zr7sQ\n\n", n*31%1000, n), before)
+		frames = append(frames, before)
+	}
+	w := &recordedResponse{header: make(http.Header)}
+	r := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil))
+	r.begin(true)
+	r.write(time.Now(), nil, slices.Clone(frames[:2]))
+	r.write(time.Now(), nil, slices.Clone(frames[2:3]))
+	r.write(time.Now(), []byte(heartbeat), slices.Clone(frames[3:]))
+	var want []int
+	for i, f := range frames {
+		n := len(f.alone.of(f.text, nil))
+		if i == 1 || i == 2 {
+			n = len(f.next.of(f.text, f.before.text))
+		}
+		want = append(want, n)
+	}
+	want = append(append([]int{len(gzipHeader)}, want[:3]...), storedLen(len(heartbeat)), want[3])
+	if fmt.Sprint(w.sizes) != fmt.Sprint(want) {
+		t.Errorf("writes of %d bytes, want %d", w.sizes, want)
+	}
+	if got, cut := gunzip(t, w.body.Bytes()); !cut || got != text(frames[:3])+heartbeat+text(frames[3:]) {
+		t.Errorf("%q", got)
+	}
+	w.calls = nil
+	if r.end(); fmt.Sprint(w.calls) != "[write flush]" {
+		t.Errorf("it ends with %s", w.calls)
+	}
+}
+
+// Decoders have each write at once, without a byte of the next.
+func TestGzipIsDecodedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from, to := io.Pipe()
+		var decoded bytes.Buffer
+		go func() {
+			r, err := gzip.NewReader(from)
+			if err == nil {
+				_, err = io.Copy(&decoded, r)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}()
+		g := new(gzipStream)
+		to.Write(gzipHeader)
+		random := rand.New(rand.NewPCG(1, 2))
+		want := ""
+		expect := func() {
+			t.Helper()
+			if synctest.Wait(); decoded.String() != want {
+				t.Fatalf("decoded %d bytes of %d", decoded.Len(), len(want))
+			}
+		}
+		noise := make([]byte, 100)
+		for i := range noise {
+			noise[i] = byte(random.Uint32())
+		}
+		for _, text := range []string{heartbeat, padding, "plain " + strings.Repeat("text ", 50), string(noise), strings.Repeat("x", maxStored), strings.Repeat("y", maxStored+1)} {
+			want += text
+			to.Write(g.text([]byte(text)))
+			expect()
+			want += text
+			to.Write(g.frame(newFrame([]byte(text), nil)))
+			expect()
+		}
+		to.Write(g.trailer())
+		to.Close()
+		expect()
+	})
+}
+
+// No text grows by more than stored blocks take.
+func TestNoiseIsStored(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for _, n := range []int{0, 1, 2, 10, 100, 1000, maxStored - 1, maxStored, maxStored + 1, 3 * maxStored} {
+		text := make([]byte, n)
+		for i := range text {
+			text[i] = byte(random.Uint32())
+		}
+		stored := appendStored(nil, text)
+		if storedLen(n) != len(stored) {
+			t.Errorf("%d bytes are stored in %d, not %d", n, len(stored), storedLen(n))
+		}
+		if got := len(deflate(text, nil)); got > len(stored) {
+			t.Errorf("%d bytes are compressed to %d", n, got)
+		}
+	}
+}
+
+// Where compressing failed once, nothing is sent that has not been compressed.
+func TestFramesWithoutBlocks(t *testing.T) {
+	f := newFrame([]byte("x"), nil)
+	f.alone.once.Do(func() {}) // panicked
+	defer func() {
+		if recover() == nil {
+			t.Error("sent as nothing")
+		}
+	}()
+	f.blocksAfter(0)
 }

@@ -368,3 +368,14 @@ func TestAnswersAreCounted(t *testing.T) {
 		s.close(full)
 	})
 }
+
+// A long-poll that has a document waits for one where there is none now.
+func TestLongPollsComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(status(404))
+		began := time.Now()
+		s.longPoll(s.h, 1, `W/"`+eventID{1, 2, 3}.String()+`"`).expect(t, 503, "", time.Second, began)
+		s.close()
+	})
+}

@@ -731,3 +731,82 @@ func TestReconnectByQueryKeepsItsStream(t *testing.T) {
 		s.close(c)
 	})
 }
+
+// So does one that nobody has given: its client has been here.
+func TestForeignIDsComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(status(404))
+		c := s.get(s.h, "/", "Last-Event-ID", "17")
+		synctest.Wait()
+		if c.ended() || !strings.HasPrefix(c.text(), ":\nretry: ") {
+			t.Errorf("it is sent %d %q", c.status, c.text())
+		}
+		s.close(c)
+	})
+}
+
+// What is not JSON passes for who does not stream; streams wait until it is.
+func TestStreamsOfRejectedAnswersOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(answering("<html>"))
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		s.setAnswer(answering("2"))
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if e := c.events(); len(e) != 1 || c.ended() {
+			t.Errorf("it is sent %q", c.text())
+		}
+		s.close(c)
+	})
+}
+
+// All streams end with the process, whatever they follow.
+func TestAllStreamsEndWithTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Hour)})
+		var clients []*client
+		for _, path := range []string{"/a", "/a", "/a?sse_format=full", "/b", "/c", "/c?sse_format=merge"} {
+			clients = append(clients, s.get(s.h, path))
+		}
+		synctest.Wait()
+		s.h.beginExit()
+		synctest.Wait()
+		for i, c := range clients {
+			if !c.ended() {
+				t.Errorf("stream %d goes on", i)
+			}
+		}
+		s.close(clients...)
+	})
+}
+
+// Requests that come while streams are drained are turned away at once, and what is
+// Caddy's is given back after each.
+func TestRequestsWhileDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{MaxAge: caddy.Duration(time.Minute)})
+		for _, draining := range []bool{false, true} {
+			if draining {
+				s.h.beginDrain()
+			}
+			w := &deadlines{recordedResponse: recordedResponse{header: make(http.Header)}}
+			r, idle := idleTimeouts(httptest.NewRequest(http.MethodGet, "/", http.NoBody), w)
+			r.Header.Set("Accept", "text/event-stream")
+			controller, around := idle.Ctrl, &outer{ResponseWriter: idle}
+			began := time.Now()
+			if err := s.h.ServeHTTP(around, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), around, s.server), s); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); (took == 0) != draining || !strings.HasPrefix(w.body.String(), ":\nretry: ") {
+				t.Errorf("draining %v: %q after %v", draining, w.body.String(), took)
+			}
+			if idle.Ctrl != controller {
+				t.Errorf("draining %v: the controller is not given back", draining)
+			}
+		}
+		s.close()
+	})
+}

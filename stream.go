@@ -266,7 +266,8 @@ func (r *response) begin(compress bool) {
 	}
 }
 
-// write writes a text that is for this client only, then events, and flushes them.
+// write writes a text that is for this client only, then events, and flushes them. It
+// takes the events out of their slice as it goes.
 func (r *response) write(now time.Time, text []byte, events []*frame) error {
 	r.since.Store(uptime(now))
 	defer r.since.Store(0)

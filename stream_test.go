@@ -2,6 +2,7 @@ package pollsse
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 // recordedResponse notes writes, flushes and deadlines.
@@ -123,6 +126,7 @@ func TestStalledWritesAreCut(t *testing.T) {
 			t.Errorf("an idle client: %v", err)
 		}
 		idle.close()
+		synctest.Wait()
 		if open.any() {
 			t.Error("not all have ended")
 		}
@@ -225,4 +229,400 @@ func TestHeartbeatsWhileDraining(t *testing.T) {
 		}
 		s.close(c)
 	})
+}
+
+// tiring is a client that takes some writes and then fails.
+type tiring struct {
+	recordedResponse
+	left, refused int
+}
+
+func (w *tiring) Write(p []byte) (int, error) {
+	if w.left == 0 {
+		w.refused++
+		return 0, errors.New("gone")
+	}
+	w.left--
+	return w.recordedResponse.Write(p)
+}
+
+// Who cannot be written to is not written to again, not even an end.
+func TestFailedWritesEndStreams(t *testing.T) {
+	for writes := 1; writes < 5; writes++ { // the header of gzip, the preamble, events
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+			n := 0
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { n++; return answering(fmt.Sprint(n))(w, r) })
+			failed := total(t, streamEndsTotal, endWriteFailed)
+			w := &tiring{recordedResponse{header: make(http.Header)}, writes, 0}
+			ctx, leave := context.WithTimeout(context.Background(), time.Minute)
+			defer leave()
+			r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", http.NoBody)
+			r.Header = http.Header{"Accept": {"text/event-stream"}, "Accept-Encoding": {"gzip"}}
+			s.h.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.server), s)
+			if failed = total(t, streamEndsTotal, endWriteFailed) - failed; failed != 1 || w.refused != 1 || w.left != 0 {
+				t.Errorf("after %d writes: %v streams failed, %d writes more", writes, failed, w.refused)
+			}
+			s.close()
+		})
+	}
+}
+
+// A stream ends for the reason that is counted, at once where that may not wait, and with
+// a proper end unless its client has left.
+func TestEndsOfStreams(t *testing.T) {
+	for _, c := range []struct {
+		name, why string
+		end       func(s *site, c *client)
+		within    time.Duration
+		cut       bool
+	}{
+		{"age", endAge, func(*site, *client) {}, 11 * time.Minute, false},
+		{"drain", endAge, func(s *site, _ *client) { s.h.beginDrain() }, 10 * time.Second, false},
+		{"exit", endExit, func(s *site, _ *client) { s.h.beginExit() }, 0, false},
+		{"withdrawn", endWithdrawn, func(s *site, _ *client) { s.setAnswer(status(403)) }, 8 * time.Minute, false},
+		{"left", endClientLeft, func(_ *site, c *client) { c.leave() }, 0, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, &Handler{Interval: caddy.Duration(5 * time.Minute), MaxAge: caddy.Duration(10 * time.Minute), Heartbeat: caddy.Duration(time.Hour), Drain: caddy.Duration(10 * time.Second)})
+			ends := total(t, streamEndsTotal, c.why)
+			client := s.get(s.h, "/", "Accept-Encoding", "gzip")
+			synctest.Wait()
+			if !s.h.open.any() {
+				t.Errorf("%s: the end of the process does not cut it", c.name)
+			}
+			began := time.Now()
+			c.end(s, client)
+			if <-client.done; time.Since(began) > c.within {
+				t.Errorf("%s: ended after %v", c.name, time.Since(began))
+			}
+			if ends = total(t, streamEndsTotal, c.why) - ends; ends != 1 || s.h.open.any() {
+				t.Errorf("%s: %v streams are counted, one is open %v", c.name, ends, s.h.open.any())
+			}
+			if text, cut := gunzip(t, []byte(client.text())); cut != c.cut || !strings.Contains(text, `{"n":1}`) {
+				t.Errorf("%s: cut off %v: %q", c.name, cut, text)
+			}
+			s.close(client)
+		})
+	}
+}
+
+// No heartbeat puts off the end of a stream.
+func TestAgeBetweenHeartbeats(t *testing.T) {
+	for _, heartbeat := range []time.Duration{7 * time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, &Handler{MaxAge: caddy.Duration(10 * time.Second), Heartbeat: caddy.Duration(heartbeat)})
+			var clients []*client
+			for range 30 {
+				clients = append(clients, s.get(s.h, "/"))
+			}
+			time.Sleep(8900 * time.Millisecond)
+			for _, early := range []bool{true, false} {
+				synctest.Wait()
+				for _, c := range clients {
+					if c.ended() == early {
+						t.Errorf("heartbeat %v: ended %v", heartbeat, early)
+					}
+				}
+				time.Sleep(2200 * time.Millisecond)
+			}
+			s.close(clients...)
+		})
+	}
+}
+
+// Where something is sent, no heartbeat is.
+func TestDeliveriesPutOffHeartbeats(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(4 * time.Second), Heartbeat: caddy.Duration(10 * time.Second)})
+		n := 0
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { n++; return answering(fmt.Sprint(n))(w, r) })
+		c := s.get(s.h, "/")
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		// The preamble begins with one, and the first may come before the second event.
+		if events, beats := len(c.events()), strings.Count("\n"+c.text(), "\n:\n")-1; events < 25 || beats > 1 {
+			t.Errorf("%d events, %d heartbeats", events, beats)
+		}
+		s.close(c)
+	})
+}
+
+// The time to end is drawn once, whatever is sent meanwhile, and is not after the age.
+func TestDrainIsDrawnOnce(t *testing.T) {
+	for _, c := range []struct{ drain, least, most time.Duration }{
+		{10 * time.Second, 7 * time.Second, 10 * time.Second}, // the last of 50
+		{time.Hour, 50 * time.Second, 66 * time.Second},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, &Handler{Interval: caddy.Duration(200 * time.Millisecond), MaxAge: caddy.Duration(time.Minute), Drain: caddy.Duration(c.drain)})
+			n := 0
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { n++; return answering(fmt.Sprint(n))(w, r) })
+			var clients []*client
+			for range 50 {
+				clients = append(clients, s.get(s.h, "/"))
+			}
+			synctest.Wait()
+			began := time.Now()
+			s.h.beginDrain()
+			for _, c := range clients {
+				<-c.done
+			}
+			if took := time.Since(began); took < c.least || took > c.most {
+				t.Errorf("drain %v: the last stream ended after %v", c.drain, took)
+			}
+			s.close(clients...)
+		})
+	}
+}
+
+// How a stream found its place is counted once, when it has found one.
+func TestPlacesAreCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var before [4]float64
+		outcomes := []string{"new", string(resumedHeld), string(resumedSnapshot), "lagging"}
+		for i, outcome := range outcomes {
+			before[i] = total(t, resumesTotal, outcome)
+		}
+		expect := func(what string, want ...float64) {
+			t.Helper()
+			synctest.Wait()
+			for i, outcome := range outcomes {
+				if n := total(t, resumesTotal, outcome) - before[i]; n != want[i] {
+					t.Errorf("%s: %v %s, want %v", what, n, outcome, want[i])
+				}
+			}
+		}
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		s.setAnswer(status(500))
+		first := s.get(s.h, "/")
+		early := s.get(s.h, "/", "Last-Event-ID", eventID{1, 2, 3}.String())
+		synctest.Wait()
+		n := 0
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			n++
+			return answering(fmt.Sprintf(`{"n":%d,"rest":%q}`, n/3, roomy))(w, r)
+		})
+		s.waitForPolls(1)
+		expect("a document", 1, 0, 1, 0)
+		back := s.get(s.h, "/", "Last-Event-ID", first.events()[0].ID)
+		expect("a client that has it", 1, 1, 1, 0)
+		time.Sleep(20 * time.Second)
+		if len(back.events()) < 3 {
+			t.Errorf("%q", back.text())
+		}
+		expect("events", 1, 1, 1, 0)
+		s.close(first, early, back)
+	})
+}
+
+// What is written again and again takes no memory, and keeps no event alive.
+func TestReusedMemory(t *testing.T) {
+	event := newFrame([]byte("x"), nil)
+	events := reusable([]*frame{event, event, event, event})
+	if len(events) != 0 || cap(events) != 4 {
+		t.Fatalf("length %d, capacity %d", len(events), cap(events))
+	}
+	for _, f := range events[:4] {
+		if f != nil {
+			t.Error("an event is kept")
+		}
+	}
+	if reusable(make([]*frame, 100)) != nil {
+		t.Error("much memory is kept")
+	}
+}
+
+// A large write ends with the process, after the chunk that it is at.
+func TestLargeWritesEndWithTheProcess(t *testing.T) {
+	exiting := make(chan struct{})
+	w := &recordedResponse{header: make(http.Header)}
+	r := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(exiting))
+	large := newFrame(make([]byte, 3*chunk), nil)
+	if err := r.write(time.Now(), nil, []*frame{large}); err != nil || w.body.Len() != 3*chunk {
+		t.Errorf("before: %d bytes (%v)", w.body.Len(), err)
+	}
+	close(exiting)
+	if err := r.write(time.Now(), nil, []*frame{large}); err == nil || w.body.Len() != 4*chunk {
+		t.Errorf("then: %d bytes (%v)", w.body.Len(), err)
+	}
+}
+
+// Nor may the first chunk stall, or the end of a compressed stream, and then nothing that
+// has ended is cut.
+func TestStalledBeginningsAndEndsAreCut(t *testing.T) {
+	for _, step := range []func(*response){
+		func(r *response) { r.write(time.Now(), []byte("x"), nil) },
+		func(r *response) { r.end() },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := &slowResponse{recordedResponse{header: make(http.Header)}, 0, make(chan struct{})}
+			r := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil))
+			r.begin(true)
+			w.takes = time.Hour
+			began := time.Now()
+			step(r)
+			if took := time.Since(began); took < chunkDeadline || took > chunkDeadline+2*patrolInterval {
+				t.Errorf("cut after %v", took)
+			}
+			if r.since.Load() != 0 {
+				t.Error("still takes for being written")
+			}
+			r.close()
+		})
+	}
+}
+
+// Nobody looks at streams while there are none.
+func TestPatrolEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		open := newOpenStreams(nil)
+		one, other := new(response), new(response)
+		open.add(one)
+		patrol := open.patrol
+		if open.add(other); open.patrol != patrol {
+			t.Error("each stream has its own")
+		}
+		time.Sleep(10 * patrolInterval)
+		synctest.Wait()
+		open.remove(one)
+		if !open.patrol.Reset(patrolInterval) {
+			t.Error("one stream is not looked at")
+		}
+		open.remove(other)
+		if open.patrol.Stop() {
+			t.Error("no streams are looked at")
+		}
+		open.look() // was on its way
+		if open.patrol.Stop() {
+			t.Error("no streams are looked at once more")
+		}
+	})
+}
+
+// deadlines counts those that are set.
+type deadlines struct {
+	recordedResponse
+	n int
+}
+
+func (w *deadlines) SetWriteDeadline(time.Time) error { w.n++; return nil }
+
+// outer is what another handler puts around a writer.
+type outer struct {
+	http.ResponseWriter
+	written, flushed int
+}
+
+func (w *outer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *outer) Write(p []byte) (int, error) { w.written += len(p); return w.ResponseWriter.Write(p) }
+func (w *outer) FlushError() error {
+	w.flushed++
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+func (w *outer) SetWriteDeadline(time.Time) error { panic("not made for two goroutines") }
+
+// idleTimeouts returns the writer that Caddy puts around w where it has idle timeouts.
+func idleTimeouts(r *http.Request, w http.ResponseWriter) (*http.Request, *caddyhttp.IdleTimeoutWriter) {
+	idle := &caddyhttp.IdleTimeoutWriter{
+		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
+		Ctrl:                  http.NewResponseController(w),
+		Deadline:              caddyhttp.IdleDeadline{Timeout: time.Minute},
+		Logger:                zap.NewNop(),
+	}
+	return r.WithContext(caddyhttp.ContextWithIdleTimeouts(r.Context(), nil, idle)), idle
+}
+
+// Caddy's deadlines are not moved by streams, and are as before after them; what other
+// handlers put around the writer sees all, but for the cut.
+func TestDeadlinesOfCaddy(t *testing.T) {
+	for _, wrapped := range []bool{false, true} {
+		server := &deadlines{recordedResponse: recordedResponse{header: make(http.Header)}}
+		r, idle := idleTimeouts(httptest.NewRequest(http.MethodGet, "/", nil), server)
+		var w http.ResponseWriter = idle
+		around := &outer{ResponseWriter: idle}
+		if wrapped {
+			w = around
+		}
+		open := newOpenStreams(nil)
+		response := newResponse(w, r, open)
+		response.begin(false)
+		for range 3 {
+			if err := response.write(time.Now(), []byte("text"), nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if server.n != 0 || server.body.String() != "texttexttext" {
+			t.Errorf("wrapped %v: %d deadlines, %q", wrapped, server.n, server.body.String())
+		}
+		if wrapped && (around.written != 12 || around.flushed != 3) {
+			t.Errorf("%d bytes and %d flushes came by", around.written, around.flushed)
+		}
+		response.since.Store(1)
+		if open.cutStalled(0); server.n != 1 {
+			t.Errorf("wrapped %v: cut by %d deadlines", wrapped, server.n)
+		}
+		response.close()
+		if idle.Write([]byte("x")); server.n == 1 {
+			t.Errorf("wrapped %v: no deadline after the stream", wrapped)
+		}
+	}
+}
+
+// exitsAtOnce is a client that takes the first chunk when the process ends.
+type exitsAtOnce struct {
+	recordedResponse
+	exit func()
+}
+
+func (w *exitsAtOnce) Write(p []byte) (int, error) {
+	if len(p) == chunk {
+		w.exit()
+	}
+	return w.recordedResponse.Write(p)
+}
+
+func TestLargeEventsEndWithTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		s.setAnswer(answering(`"` + strings.Repeat("x", 5*chunk) + `"`))
+		w := &exitsAtOnce{recordedResponse{header: make(http.Header)}, s.h.beginExit}
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		r.Header.Set("Accept", "text/event-stream")
+		s.h.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.server), s)
+		if n := w.body.Len(); n < chunk || n >= 2*chunk {
+			t.Errorf("%d bytes were written", n)
+		}
+		s.close()
+	})
+}
+
+// What became due while a stream could not write is left behind by none.
+func TestStalledStreamsLeaveNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Heartbeat: caddy.Duration(time.Second)})
+		w := &slowResponse{recordedResponse{header: make(http.Header)}, time.Hour, make(chan struct{})}
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		r.Header.Set("Accept", "text/event-stream")
+		began := time.Now()
+		s.h.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.server), s)
+		if took := time.Since(began); took < chunkDeadline || took > chunkDeadline+2*patrolInterval {
+			t.Errorf("cut after %v", took)
+		}
+		s.close() // and the bubble has no other goroutines
+	})
+}
+
+// unflushed is a writer that cannot be flushed.
+type unflushed struct{ w *recordedResponse }
+
+func (u unflushed) Header() http.Header         { return u.w.Header() }
+func (u unflushed) WriteHeader(status int)      { u.w.WriteHeader(status) }
+func (u unflushed) Write(p []byte) (int, error) { return u.w.Write(p) }
+
+func TestWritersWithoutFlushDo(t *testing.T) {
+	w := unflushed{&recordedResponse{header: make(http.Header)}}
+	if err := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil)).write(time.Now(), []byte("x"), nil); err != nil {
+		t.Error(err)
+	}
 }
