@@ -29,7 +29,8 @@
 //
 // There is one for each resource, ended and waited for by the pool that holds it.
 // Streams run on the goroutines of their requests. Timers wake streams, look for writes
-// that have stalled, and end what lingers; they are stopped by what they belong to.
+// that have stalled, and end what lingers; what they belong to stops them, or they fire
+// once more and find nothing to do.
 package pollsse
 
 import (
@@ -121,7 +122,8 @@ type Handler struct {
 
 	// How much is kept for clients that come back, for each format and part that
 	// clients ask for. One that was away for longer gets the whole document.
-	// Compressed copies come on top.
+	// Compressed copies, which are made if a client asks for them, come on top: at
+	// most twice as much.
 	History history `json:"history,omitzero"`
 
 	// After how long a silence a comment is sent, so that nobody on the way takes
@@ -158,7 +160,9 @@ type Handler struct {
 	MaxBody int64 `json:"max_body,omitempty"`
 
 	// How events are compressed for clients that accept it: "gzip", once for all of
-	// them, or "off". Default: gzip.
+	// them, or "off", for instance where the length of an event must not tell what it
+	// repeats. The handler encode compresses no stream, whatever is set here. Default:
+	// gzip.
 	Compress string `json:"compress,omitempty"`
 
 	poolKey      string        // of the resource pool

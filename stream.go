@@ -197,7 +197,10 @@ type response struct {
 	own   http.ResponseWriter // the server's, inside all that is around it
 	conn  net.Conn            // nil over HTTP/3
 	isH1  bool
-	cutAt int64 // the value of since when it was cut last; guarded by the lock of open
+	begun bool // an event stream
+
+	cutSince int64     // the value of since when it was cut last; guarded by the lock of open
+	cutAt    time.Time // when that was; likewise
 }
 
 // newResponse returns a response to r, to be closed. Until then it keeps Caddy from
@@ -222,7 +225,7 @@ func newResponse(w http.ResponseWriter, r *http.Request, open *openStreams) *res
 func (r *response) close() {
 	r.open.remove(r)
 	// net/http ends a response over HTTP/1.1 by another write, and clears its deadline.
-	if r.isH1 && r.cutAt == 0 {
+	if r.isH1 && r.begun && r.cutSince == 0 {
 		http.NewResponseController(r.own).SetWriteDeadline(time.Now().Add(chunkDeadline))
 	}
 	r.restore()
@@ -260,6 +263,7 @@ func (r *response) begin(compress bool) {
 		header.Set("Content-Encoding", "gzip")
 		r.gzip = new(gzipStream)
 	}
+	r.begun = true
 	r.w.WriteHeader(http.StatusOK)
 	if compress {
 		r.w.Write(gzipHeader)
@@ -322,24 +326,33 @@ func (r *response) chunks(bytes []byte) error {
 
 // end completes what was written.
 func (r *response) end() {
-	if r.gzip != nil {
-		r.since.Store(uptime(time.Now()))
-		defer r.since.Store(0)
-		r.w.Write(r.gzip.trailer())
-		r.controller.Flush()
+	if r.gzip == nil && r.isH1 {
+		return
 	}
+	// Over HTTP/2 a write is not sent yet when it returns. This one waits until the one
+	// before is, and can be cut, as the end of the stream cannot.
+	text := []byte(heartbeat)
+	if r.gzip != nil {
+		text = r.gzip.trailer()
+	}
+	r.since.Store(uptime(time.Now()))
+	defer r.since.Store(0)
+	r.w.Write(text)
+	r.controller.Flush()
 }
 
 // cutLocked ends a write that blocks since then, while the handler runs, under the lock
 // of [openStreams].
-func (r *response) cutLocked(since int64) {
-	if r.cutAt == since && r.conn != nil {
+func (r *response) cutLocked(since int64, patience time.Duration) {
+	if r.cutSince == since {
 		// Over HTTP/2 a deadline resets the stream, which takes a write too: where the
 		// connection is stalled, only its end helps.
-		r.conn.Close()
+		if r.conn != nil && time.Since(r.cutAt) >= patience {
+			r.conn.Close()
+		}
 		return
 	}
-	r.cutAt = since
+	r.cutSince, r.cutAt = since, time.Now()
 	// The writers that Caddy puts around the server's own are not made for two
 	// goroutines; the server's is.
 	http.NewResponseController(r.own).SetWriteDeadline(time.Unix(1, 0))
@@ -366,6 +379,8 @@ const (
 	exitGrace = 250 * time.Millisecond
 	// exitStall is how long a write may take after that.
 	exitStall = 20 * time.Millisecond
+	// exitPatience is how long its end may take, before the connection is closed.
+	exitPatience = 500 * time.Millisecond
 )
 
 // openStreams are the responses that may be written to.
@@ -415,7 +430,8 @@ func (o *openStreams) look() {
 	}
 }
 
-// cutStalled ends the writes of chunks that have taken that long. A look at all streams
+// cutStalled ends the writes of chunks that have taken that long, and, where that does not
+// help in as much time again, their connections. A look at all streams
 // now and then costs less than a deadline for each write.
 func (o *openStreams) cutStalled(limit time.Duration) {
 	o.mu.Lock()
@@ -423,7 +439,7 @@ func (o *openStreams) cutStalled(limit time.Duration) {
 	latest := uptime(time.Now().Add(-limit))
 	for r := range o.responses {
 		if since := r.since.Load(); since != 0 && since <= latest {
-			r.cutLocked(since)
+			r.cutLocked(since, max(limit, exitPatience))
 		}
 	}
 }
