@@ -12,6 +12,19 @@
 // another one, and all figures are medians over the rounds. Those that compare two
 // contenders are medians of what the rounds say, since a machine is not equally fast
 // all the time.
+//
+// The contenders beside poll_sse are
+//
+//	floor        a loop of write(2), no HTTP
+//	broadcaster  plain net/http, a channel per client
+//	bare         Caddy with a handler that only writes
+//	hold         Caddy with a handler that sends nothing, for its idle memory
+//	content      Caddy with http.ServeContent
+//
+// Times count from the upstream's answer. First and last are when the first and the last
+// client had an event, medians over the events; p50, p99 and max are those of all
+// deliveries. Idle is the memory that a stream needs while nothing happens, also after
+// a garbage collection. Plain poll is what a client that polls would be sent each time.
 package main
 
 import (
@@ -20,6 +33,7 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"strings"
 )
 
 func main() {
@@ -27,10 +41,14 @@ func main() {
 		return
 	}
 	full := flag.Bool("full", false, "run all scenarios")
-	only := flag.String("only", "", "run the scenarios that match `name`, such as h2-*")
+	only := flag.String("only", "", "run the scenarios whose `name` matches, such as h2-*")
 	rounds := flag.Int("rounds", 5, "run each contender `n` times")
 	streams := flag.Int("clients", 0, "have `n` clients in every scenario")
 	flag.Parse()
+	if flag.NArg() > 0 || *rounds < 1 || *streams < 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
 	if err := drive(*full, *only, *rounds, *streams); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -57,12 +75,13 @@ func drive(full bool, only string, rounds, streams int) error {
 		return err
 	}
 	defer m.close()
-	fmt.Printf("%s, %s/%s, %d rounds\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, rounds)
+	chosen, err := choose(full, only)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s, %s/%s, rounds: %d\n", runtime.Version(), runtime.GOOS, runtime.GOARCH, rounds)
 	var steady []float64 // what a delivery costs however many clients there are
-	for _, s := range scenarios() {
-		if chosen, _ := path.Match(only, s.name); !chosen && (only != "" || s.full && !full) {
-			continue
-		}
+	for _, s := range chosen {
 		if streams > 0 {
 			s.setStreams(streams)
 		}
@@ -76,4 +95,23 @@ func drive(full bool, only string, rounds, streams int) error {
 		printSteady(os.Stdout, steady)
 	}
 	return nil
+}
+
+// choose returns the scenarios to run.
+func choose(full bool, only string) (chosen []*scenario, err error) {
+	var names []string
+	for _, s := range scenarios() {
+		matches, err := path.Match(only, s.name)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", only, err)
+		}
+		if matches || only == "" && (full || !s.full) {
+			chosen = append(chosen, s)
+		}
+		names = append(names, s.name)
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no scenario matches %q; there are %s", only, strings.Join(names, ", "))
+	}
+	return chosen, nil
 }
