@@ -318,6 +318,9 @@ func TestLongPollsEndWithTheServer(t *testing.T) {
 		began = time.Now()
 		c = s.longPoll(s.h, 5, tag)
 		synctest.Wait()
+		if s.h.open.any() {
+			t.Error("what waits is looked after as if it were written to")
+		}
 		s.h.beginDrain()
 		c.expect(t, 304, "", 5*time.Second, began)
 		if s.h.open.any() {

@@ -267,9 +267,9 @@ func (o *openStreams) look() {
 	}
 }
 
-// cutStalled ends the writes of chunks that have taken that long, and, where that does not
-// help in as much time again, their connections. A look at all streams
-// now and then costs less than a deadline for each write.
+// cutStalled ends the writes of chunks that have taken that long, and, where that does
+// not help in as much time again, their connections. A look at all streams now and then
+// costs less than a deadline for each write.
 func (o *openStreams) cutStalled(limit time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

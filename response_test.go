@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -305,4 +306,105 @@ func TestWritersWithoutFlushDo(t *testing.T) {
 	if err := newResponse(w, httptest.NewRequest(http.MethodGet, "/", nil), newOpenStreams(nil)).write(time.Now(), []byte("x"), nil); err != nil {
 		t.Error(err)
 	}
+}
+
+// deadlineLog notes the deadlines that are set.
+type deadlineLog struct {
+	recordedResponse
+	set []time.Time
+}
+
+func (w *deadlineLog) SetWriteDeadline(at time.Time) error {
+	w.set = append(w.set, at)
+	return nil
+}
+
+// closing notes that a connection was closed.
+type closing struct {
+	net.Conn
+	closed bool
+}
+
+func (c *closing) Close() error { c.closed = true; return nil }
+
+// A write that a deadline does not end has time to be reset before its connection is
+// closed, which other streams may share.
+func TestConnectionsAreClosedLate(t *testing.T) {
+	for limit, patience := range map[time.Duration]time.Duration{chunkDeadline: chunkDeadline, exitStall: exitPatience} {
+		synctest.Test(t, func(t *testing.T) {
+			open := newOpenStreams(nil)
+			w, conn := &deadlineLog{recordedResponse: recordedResponse{header: make(http.Header)}}, new(closing)
+			r := httptest.NewRequest(http.MethodGet, "/", nil)
+			response := newResponse(w, r.WithContext(withConn(r.Context(), conn)), open)
+			open.patrol.Stop()
+			response.since.Store(uptime(time.Now()))
+			time.Sleep(limit)
+			open.cutStalled(limit)
+			time.Sleep(patience - time.Millisecond)
+			open.cutStalled(limit)
+			if len(w.set) != 1 || conn.closed {
+				t.Errorf("after %v: %d deadlines, closed %v", patience, len(w.set), conn.closed)
+			}
+			time.Sleep(time.Millisecond)
+			if open.cutStalled(limit); len(w.set) != 1 || !conn.closed {
+				t.Errorf("after %v: %d deadlines, closed %v", patience, len(w.set), conn.closed)
+			}
+			response.close()
+		})
+	}
+}
+
+// Over HTTP/2 a last write waits for the one before; over HTTP/1.1 what the server writes
+// after a stream has a deadline, but not what others write after a long-poll, and no
+// deadline brings back what was cut.
+func TestEndsOfResponses(t *testing.T) {
+	for _, c := range []struct {
+		major       int
+		stream, cut bool
+		writes      int
+		deadlines   int // in the end
+	}{
+		{1, true, false, 0, 1},
+		{1, true, true, 0, 1}, // the cut
+		{1, false, false, 0, 0},
+		{2, true, false, 1, 0},
+		{3, true, false, 1, 0},
+	} {
+		w := &deadlineLog{recordedResponse: recordedResponse{header: make(http.Header)}}
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.ProtoMajor = c.major
+		open := newOpenStreams(nil)
+		response := newResponse(w, r, open)
+		if c.stream {
+			response.begin(false)
+		}
+		if c.cut {
+			response.since.Store(uptime(time.Now()))
+			open.cutStalled(0)
+			response.since.Store(0)
+		}
+		if c.stream {
+			response.end()
+		}
+		response.close()
+		if len(w.sizes) != c.writes || len(w.set) != c.deadlines || c.cut && w.set[0].After(time.Now()) {
+			t.Errorf("%+v: %d writes, deadlines %v", c, len(w.sizes), w.set)
+		}
+	}
+}
+
+// Who is turned away is not waited for either.
+func TestStalledClientsAreTurnedAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		w := &slowResponse{recordedResponse{header: make(http.Header)}, time.Hour, make(chan struct{})}
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Accept", "text/event-stream")
+		began := time.Now()
+		s.h.turnAway(w, r, time.Second)
+		if took := time.Since(began); took > chunkDeadline+2*patrolInterval {
+			t.Errorf("after %v", took)
+		}
+		s.close()
+	})
 }
