@@ -9,8 +9,10 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -32,6 +34,22 @@ import (
 	_ "github.com/pollsse/caddy-poll-sse"
 	"github.com/pollsse/caddy-poll-sse/internal/sse"
 )
+
+// Some tests draw what they do, and find more the longer they run; see CONTRIBUTING.md.
+var (
+	long     = flag.Duration("long", 0, "how long each test that draws what it does goes on, instead of some seconds")
+	seedFlag = flag.Uint64("seed", 0, "the `number` that those tests begin with, to see a failure again; 0 draws one")
+)
+
+// seedOf returns what a test begins to draw from, and prints it.
+func seedOf(t *testing.T) uint64 {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-seed %d", seed)
+	return seed
+}
 
 // TestMain makes the test binary the Caddy under test where the environment says so.
 func TestMain(m *testing.M) {
@@ -55,6 +73,7 @@ type caddy struct {
 	exited  chan struct{}
 	log     *buffer
 	h1      *http.Client
+	h1TLS   *http.Client
 	h2      *http.Client
 	h3      *http.Client
 	admin   *http.Client
@@ -92,6 +111,7 @@ func start(t *testing.T, site string) *caddy {
 	c := &caddy{t: t, dir: dir, port: freePort(t)}
 	c.h1 = unixClient(filepath.Join(dir, "h1"))
 	c.admin = unixClient(filepath.Join(dir, "admin"))
+	c.h1TLS = c.newTLS(false)
 	c.h2 = c.newH2()
 	c.h3 = c.newH3()
 	c.run(site)
@@ -224,6 +244,7 @@ func (c *caddy) reload(site string) error {
 	}
 	// The old configuration's server may be closing connections that are idle.
 	c.h1.CloseIdleConnections()
+	c.h1TLS.CloseIdleConnections()
 	c.h2.CloseIdleConnections()
 	return nil
 }
@@ -273,12 +294,14 @@ func (c *caddy) eventually(what string, done func() bool) {
 	}
 }
 
-// client returns the client and base URL for a protocol: h1, h2 or h3.
+// client returns the client and base URL for a protocol: h1, h1+TLS, h2 or h3.
 func (c *caddy) client(protocol string) (*http.Client, string) {
 	base := "https://localhost:" + strconv.Itoa(c.port)
 	switch protocol {
 	case "h1":
 		return c.h1, "http://localhost"
+	case "h1+TLS":
+		return c.h1TLS, base
 	case "h2":
 		return c.h2, base
 	case "h3":
@@ -299,13 +322,15 @@ func unixClient(path string) *http.Client {
 }
 
 // newH2 returns a client with a connection of its own.
-func (c *caddy) newH2() *http.Client {
+func (c *caddy) newH2() *http.Client { return c.newTLS(true) }
+
+func (c *caddy) newTLS(h2 bool) *http.Client {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", c.address())
 		},
 		TLSClientConfig:    &tls.Config{InsecureSkipVerify: true}, // the process makes its own CA
-		ForceAttemptHTTP2:  true,
+		ForceAttemptHTTP2:  h2,
 		DisableCompression: true,
 	}
 	c.t.Cleanup(transport.CloseIdleConnections)
