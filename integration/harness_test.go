@@ -195,8 +195,14 @@ func (c *caddy) runArgs(args ...string) {
 // terminate sends SIGTERM and returns how long the process took to end.
 func (c *caddy) terminate() time.Duration {
 	c.t.Helper()
+	return c.kill(syscall.SIGTERM)
+}
+
+// kill sends a signal that ends the process and returns how long that took.
+func (c *caddy) kill(signal os.Signal) time.Duration {
+	c.t.Helper()
 	began := time.Now()
-	c.process.Process.Signal(syscall.SIGTERM)
+	c.process.Process.Signal(signal)
 	select {
 	case <-c.exited:
 	case <-time.After(patience):
@@ -207,21 +213,26 @@ func (c *caddy) terminate() time.Duration {
 	return time.Since(began)
 }
 
-// stop ends the process and looks through its log for what must never be there.
+// stop ends the process and looks through its log.
 func (c *caddy) stop() {
 	select {
 	case <-c.exited:
 	default:
 		c.terminate()
 	}
+	c.checkLog()
+	if c.t.Failed() {
+		lines := strings.Split(c.log.String(), "\n")
+		c.t.Logf("end of Caddy's log:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	}
+}
+
+// checkLog looks through the process's log for what must never be there.
+func (c *caddy) checkLog() {
 	for _, bad := range []string{"DATA RACE", "panic", "internal error"} {
 		if i := strings.Index(c.log.String(), bad); i >= 0 {
 			c.t.Errorf("log of Caddy has %q:\n%.5000s", bad, c.log.String()[max(0, i-300):])
 		}
-	}
-	if c.t.Failed() {
-		lines := strings.Split(c.log.String(), "\n")
-		c.t.Logf("end of Caddy's log:\n%s", strings.Join(lines[max(0, len(lines)-40):], "\n"))
 	}
 }
 
