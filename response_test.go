@@ -408,3 +408,30 @@ func TestStalledClientsAreTurnedAway(t *testing.T) {
 		s.close()
 	})
 }
+
+// Who is turned away because the configuration is unloaded leaves the connection too,
+// which the server may have failed to tell; who is over a limit does not.
+func TestTurnedAwayFromAnEndingServer(t *testing.T) {
+	s := newSite(t, new(Handler))
+	defer s.close()
+	closes := func(major int, header ...string) bool {
+		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+		r.Header.Set(header[0], header[1])
+		r.ProtoMajor = major
+		w := httptest.NewRecorder()
+		s.h.turnAway(w, r, time.Second)
+		return w.Result().Header.Get("Connection") == "close"
+	}
+	for _, draining := range []bool{false, true} {
+		if draining {
+			s.h.beginDrain()
+		}
+		for major := 1; major <= 3; major++ {
+			for _, header := range [][]string{{"Accept", "text/event-stream"}, {"Prefer", "wait=1"}} {
+				if got, want := closes(major, header...), draining && major < 3; got != want {
+					t.Errorf("draining %v, HTTP/%d, %s: closes the connection %v", draining, major, header, got)
+				}
+			}
+		}
+	}
+}

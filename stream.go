@@ -188,6 +188,12 @@ func preamble(r *http.Request, retry time.Duration) (b []byte) {
 // stream with 200, since any other status would end an EventSource for good, whatever
 // Retry-After says.
 func (h *Handler) turnAway(w http.ResponseWriter, r *http.Request, retry time.Duration) error {
+	// It shall come back to the server that has taken over. A connection over HTTP/2 that
+	// is made just when its server shuts down is not told, and as long as it is never idle
+	// the server waits for it. HTTP/3 has no such field (RFC 9114 §4.2).
+	if h.isDraining() && r.ProtoMajor < 3 {
+		w.Header().Set("Connection", "close")
+	}
 	if !wantsStream(r) { // a long-poll
 		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(retry.Seconds()))))
 		w.Header().Set("Cache-Control", "no-store")
