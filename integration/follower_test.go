@@ -64,7 +64,7 @@ func (f *follower) run() error {
 		}
 		upToDate, err := f.connectOnce(final)
 		if f.all.Err() != nil {
-			return fmt.Errorf("%v ended with %w, which is not the last state", f.knows, err)
+			return fmt.Errorf("%v is not the last state (%v)", f.knows, err)
 		}
 		if upToDate || err != nil {
 			return err
