@@ -214,7 +214,7 @@ func (w *world) keepPromise() {
 	var clients sync.WaitGroup
 	for i := range promiseClients {
 		clients.Go(func() {
-			c := newFollower(w, i)
+			c := newWatcher(w, i)
 			if err := c.run(); err != nil {
 				w.t.Errorf("client %d: %v\n%s", i, err, strings.Join(c.trace, "\n"))
 				w.done.Store(true)
