@@ -161,15 +161,16 @@ func appendRetry(b []byte, retry time.Duration) []byte {
 // appendResynchronisation appends the preamble for WebKit, which keeps a
 // half-received event after a connection error and glues the next connection's
 // bytes to it. The block ends that event under a type that nobody listens for, and
-// restores the id that it may have spoiled.
+// restores the id that it may have spoiled: where there was none, an empty one, or a
+// client cut before the end of its first event would come back for what follows it.
 func appendResynchronisation(b []byte, lastEventID string, retry time.Duration) []byte {
 	b = append(b, heartbeat...)
+	b = append(b, "id:"...)
 	if _, ok := parseEventID(lastEventID); ok {
-		b = append(b, "id: "...)
+		b = append(b, ' ')
 		b = append(b, lastEventID...)
-		b = append(b, '\n')
 	}
-	b = append(b, "event: _\n\n"...)
+	b = append(b, "\nevent: _\n\n"...)
 	return appendRetry(b, retry)
 }
 
