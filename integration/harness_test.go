@@ -302,9 +302,14 @@ func (c *caddy) goroutines() string {
 
 func (c *caddy) eventually(what string, done func() bool) {
 	c.t.Helper()
+	eventually(c.t, what, done)
+}
+
+func eventually(t *testing.T, what string, done func() bool) {
+	t.Helper()
 	for deadline := time.Now().Add(patience); !done(); {
 		if time.Now().After(deadline) {
-			c.t.Fatalf("waited in vain: %s", what)
+			t.Fatalf("waited in vain: %s", what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
