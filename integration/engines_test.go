@@ -27,7 +27,7 @@ type slicing struct {
 
 func newSlicing(t *testing.T) *slicing {
 	u := newUpstream(t, catalogue(0))
-	c := start(t, u.site("interval 10ms\nretry 7s 7s\nheartbeat 1h"))
+	c := start(t, u.site("interval 10ms\nretry 7s 7s\nheartbeat 1h\nlinger 100ms"))
 	return &slicing{t: t, u: u, c: c, knife: newKnife(t, c)}
 }
 
