@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -81,22 +82,22 @@ type cut struct {
 // cuts are the places in an event at which its connection is cut, each as what the
 // bytes that reach the browser end in.
 var cuts = []cut{
-	{"in the name of the field", regexp.MustCompile(`\nda$`)},
-	{"in the data", regexp.MustCompile(`\ndata: .{40}$`)},
-	{"at the end of the data", regexp.MustCompile(`\ndata: .*\}\]$`)},
-	{"after the data", regexp.MustCompile(`\ndata: .*\n$`)},
-	{"in the id", regexp.MustCompile(`\nid: .{20}$`)},
-	{"after the id", regexp.MustCompile(`\nid: .*\n$`)},
+	{"in the name of the field", regexp.MustCompile(`\nda`)},
+	{"in the data", regexp.MustCompile(`\ndata: .{40}`)},
+	{"at the end of the data", regexp.MustCompile(`\ndata: .*\}\]`)},
+	{"after the data", regexp.MustCompile(`\ndata: .*\n`)},
+	{"in the id", regexp.MustCompile(`\nid: .{20}`)},
+	{"after the id", regexp.MustCompile(`\nid: .*\n`)},
 }
 
 // compressedCuts are the same among deflate blocks, which end in 00 00 ff ff. A byte above
 // 7f is not UTF-8 there.
 var compressedCuts = []cut{
-	{"in the size of the chunk", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{3}$`)},
-	{"in the event", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{20}$`)},
-	{"later in the event", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{50}$`)},
-	{"at the end of the event", regexp.MustCompile(`\x00\x00[^\x00-\x7f]$`)},
-	{"after the event", regexp.MustCompile(`\x00\x00[^\x00-\x7f]{2}$`)},
+	{"in the size of the chunk", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{3}`)},
+	{"in the event", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{20}`)},
+	{"later in the event", regexp.MustCompile(`(?s)\x00\x00[^\x00-\x7f]{2}.{50}`)},
+	{"at the end of the event", regexp.MustCompile(`\x00\x00[^\x00-\x7f]`)},
+	{"after the event", regexp.MustCompile(`\x00\x00[^\x00-\x7f]{2}`)},
 }
 
 // testCutMidEvent cuts the browser's connection in the middle of events, changes the
@@ -421,13 +422,16 @@ type cutter struct {
 	open   map[net.Conn]bool
 	at     *regexp.Regexp // where to cut, nil for nowhere
 	refuse int            // how many connections to refuse after the cut
+	hard   bool           // whether to cut by a reset (RST) instead of an end (FIN)
 }
 
 // link is a connection through a cutter.
 type link struct {
 	requests, responses []byte // as forwarded
+	begun               int    // where the newest response begins
 }
 
+// newCutter returns a proxy in front of a server's address or socket.
 func newCutter(t *testing.T, server string) *cutter {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -451,12 +455,36 @@ func newCutter(t *testing.T, server string) *cutter {
 
 func (c *cutter) port() int { return c.listener.Addr().(*net.TCPAddr).Port }
 
-// cutAt makes the proxy cut the connection whose bytes from the server next end in a
-// match of at, and refuse some connections after that.
+// cutAt makes the proxy cut the connection whose bytes from the server next match at,
+// where the match ends, and refuse some connections after that.
 func (c *cutter) cutAt(at *regexp.Regexp, refuse int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.at, c.refuse = at, refuse
+}
+
+// resets makes the proxy cut by resets from now on, or no longer.
+func (c *cutter) resets(hard bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hard = hard
+}
+
+// reset resets all connections.
+func (c *cutter) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		abort(conn)
+	}
+}
+
+// abort closes a connection, by a reset if it can.
+func abort(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	conn.Close()
 }
 
 func (c *cutter) hasCut() bool {
@@ -475,18 +503,39 @@ func (c *cutter) accept() {
 			client.Close()
 			continue
 		}
-		server, err := net.Dial("tcp", c.server)
-		if err != nil {
-			client.Close()
-			continue
-		}
-		l := new(link)
-		if !c.keep(client, server, l) {
-			return
-		}
-		c.running.Go(func() { c.pipe(server, client, func(b []byte) int { return c.request(l, b) }) })
-		c.running.Go(func() { c.pipe(client, server, func(b []byte) int { return c.response(l, b) }) })
+		c.running.Go(func() { c.connect(client) })
 	}
+}
+
+// connect connects a client that has begun to send: browsers open connections to spare,
+// and Caddy waits for those when it ends.
+func (c *cutter) connect(client net.Conn) {
+	l := new(link)
+	if !c.keep(client, nil) {
+		return
+	}
+	b := make([]byte, 32<<10)
+	n, err := client.Read(b)
+	if err != nil {
+		client.Close()
+		return
+	}
+	network := "tcp"
+	if strings.HasPrefix(c.server, "/") {
+		network = "unix"
+	}
+	server, err := net.Dial(network, c.server)
+	if err != nil {
+		client.Close()
+		return
+	}
+	if !c.keep(server, l) {
+		return
+	}
+	c.request(l, b[:n])
+	server.Write(b[:n]) // if that fails, there will be no response either
+	c.running.Go(func() { c.pipe(server, client, func(b []byte) (int, bool) { return c.request(l, b), false }) })
+	c.running.Go(func() { c.pipe(client, server, func(b []byte) (int, bool) { return c.response(l, b) }) })
 }
 
 func (c *cutter) refused() bool {
@@ -499,67 +548,82 @@ func (c *cutter) refused() bool {
 	return true
 }
 
-// keep notes a new link, unless the proxy is closed.
-func (c *cutter) keep(client, server net.Conn, l *link) bool {
+// keep notes a connection, and a new link if it makes one, unless the proxy is closed.
+func (c *cutter) keep(conn net.Conn, l *link) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.open == nil {
-		client.Close()
-		server.Close()
+		conn.Close()
 		return false
 	}
-	c.open[client], c.open[server] = true, true
-	c.links = append(c.links, l)
+	c.open[conn] = true
+	if l != nil {
+		c.links = append(c.links, l)
+	}
 	return true
 }
 
 // pipe forwards from one connection to the other until either ends, or until forward
-// allows less than there is; then it closes both.
-func (c *cutter) pipe(to, from net.Conn, forward func([]byte) int) {
+// cuts; then it closes both.
+func (c *cutter) pipe(to, from net.Conn, forward func([]byte) (allowed int, cut bool)) {
 	defer to.Close()
 	defer from.Close()
 	b := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(b)
-		allowed := forward(b[:n])
+		allowed, cut := forward(b[:n])
 		if _, err := to.Write(b[:allowed]); err != nil {
 			return
 		}
-		if err != nil || allowed < n {
+		if cut && c.isHard() {
+			abort(to)
+		}
+		if err != nil || cut {
 			return
 		}
 	}
+}
+
+func (c *cutter) isHard() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hard
 }
 
 // request notes bytes from the client.
 func (c *cutter) request(l *link, b []byte) (allowed int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	l.requests = append(l.requests, b...)
+	l.requests, l.begun = append(l.requests, b...), len(l.responses)
 	i := slices.Index(c.links, l)
 	c.links = append(slices.Delete(c.links, i, i+1), l)
 	return len(b)
 }
 
 // response notes bytes from the server, up to where the connection is to be cut.
-func (c *cutter) response(l *link, b []byte) (allowed int) {
+func (c *cutter) response(l *link, b []byte) (allowed int, cut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i := range b {
-		l.responses = append(l.responses, b[i])
-		if c.at != nil && c.at.Match(l.responses[max(0, len(l.responses)-4096):]) {
-			c.at = nil
-			return i + 1
+	allowed = len(b)
+	if c.at != nil {
+		before := l.responses[max(l.begun, len(l.responses)-4096):]
+		for _, match := range c.at.FindAllIndex(slices.Concat(before, b), -1) {
+			if end := match[1] - len(before); end > 0 {
+				c.at, allowed, cut = nil, end, true
+				break
+			}
 		}
 	}
-	return len(b)
+	l.responses = append(l.responses, b[:allowed]...)
+	return allowed, cut
 }
 
 // wireStream is an event stream as it went over the wire.
 type wireStream struct {
 	lastEventID string
 	events      []sse.Event
-	err         error // that ended it
+	half        sse.Event // the one in which it ended, if any
+	err         error     // that ended it
 }
 
 // streams returns the event streams that the proxy has forwarded, in their order.
@@ -579,6 +643,9 @@ func (c *cutter) streams(t *testing.T) (streams []wireStream) {
 				t.Fatalf("reading request: %v\n%s", err, l.requests)
 			}
 			response, err := http.ReadResponse(responses, request)
+			if err == io.ErrUnexpectedEOF { // the server was killed
+				break
+			}
 			if err != nil {
 				t.Fatalf("reading response: %v\n%s", err, l.responses)
 			}
@@ -586,11 +653,11 @@ func (c *cutter) streams(t *testing.T) (streams []wireStream) {
 				io.Copy(io.Discard, response.Body)
 				continue
 			}
-			s := wireStream{lastEventID: request.Header.Get("Last-Event-ID")}
+			s := wireStream{lastEventID: cmp.Or(request.Header.Get("Last-Event-ID"), request.FormValue("lastEventId"))}
 			for reader := sse.NewReader(decoded(response, response.Body)); ; {
 				e, err := reader.Next()
 				if err != nil {
-					s.err = err
+					s.half, s.err = e, err
 					break
 				}
 				s.events = append(s.events, e)

@@ -34,7 +34,8 @@ type Reader struct {
 func NewReader(r io.Reader) *Reader { return &Reader{lines: bufio.NewReaderSize(r, 64<<10)} }
 
 // Next returns the next event. At the stream's end it returns io.EOF, in the middle
-// of a block io.ErrUnexpectedEOF, and otherwise what it found wrong.
+// of a block io.ErrUnexpectedEOF with the lines that came, and otherwise what it found
+// wrong.
 func (r *Reader) Next() (Event, error) {
 	var e Event
 	var data []string
@@ -45,6 +46,7 @@ func (r *Reader) Next() (Event, error) {
 			if err == io.EOF && (len(data) > 0 || line != "") {
 				err = io.ErrUnexpectedEOF
 			}
+			e.Data = strings.Join(data, "\n")
 			return e, err
 		}
 		e.Size += len(line)
