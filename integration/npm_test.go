@@ -15,7 +15,9 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -23,6 +25,67 @@ import (
 // npmFile returns a file of a package in the npm registry, whose tarball has that SHA-512.
 func npmFile(t *testing.T, name, version, sum, file string) string {
 	t.Helper()
+	var text string
+	unpack(t, npmTarball(t, name, version, sum), func(path string, content []byte) {
+		if path == file {
+			text = string(content)
+		}
+	})
+	if text == "" {
+		t.Fatalf("%s %s has no %s", name, version, file)
+	}
+	return text
+}
+
+// npmPackage puts a package into dir, where scripts find it.
+func npmPackage(t *testing.T, dir, name, version, sum string) {
+	t.Helper()
+	unpack(t, npmTarball(t, name, version, sum), func(path string, content []byte) {
+		file := filepath.Join(dir, "node_modules", name, filepath.FromSlash(path))
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// unpack visits the files of a package.
+func unpack(t *testing.T, tarball []byte, visit func(path string, content []byte)) {
+	t.Helper()
+	unzipped, err := gzip.NewReader(bytes.NewReader(tarball))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for archive := tar.NewReader(unzipped); ; {
+		header, err := archive.Next()
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		path, ok := strings.CutPrefix(header.Name, "package/")
+		if !ok || !filepath.IsLocal(path) || header.Typeflag != tar.TypeReg {
+			continue
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		visit(path, content)
+	}
+}
+
+var npmTarballs sync.Map // by sum
+
+// npmTarball returns a package's tarball, which has that SHA-512.
+func npmTarball(t *testing.T, name, version, sum string) []byte {
+	t.Helper()
+	if tarball, ok := npmTarballs.Load(sum); ok {
+		return tarball.([]byte)
+	}
 	url := fmt.Sprintf("https://registry.npmjs.org/%s/-/%s-%s.tgz", name, path.Base(name), version)
 	tarball, err := download(url)
 	for tries := 1; err != nil && tries < 3; tries++ {
@@ -38,23 +101,8 @@ func npmFile(t *testing.T, name, version, sum, file string) string {
 	if got := sha512.Sum512(tarball); base64.StdEncoding.EncodeToString(got[:]) != sum {
 		t.Fatalf("%s %s is another file than expected", name, version)
 	}
-	unzipped, err := gzip.NewReader(bytes.NewReader(tarball))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for archive := tar.NewReader(unzipped); ; {
-		header, err := archive.Next()
-		if err != nil {
-			t.Fatalf("%s in %s %s: %v", file, name, version, err)
-		}
-		if header.Name == "package/"+file {
-			text, err := io.ReadAll(archive)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return string(text)
-		}
-	}
+	npmTarballs.Store(sum, tarball)
+	return tarball
 }
 
 func download(url string) ([]byte, error) {
