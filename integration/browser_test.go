@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -575,8 +576,11 @@ func (c *cutter) pipe(to, from net.Conn, forward func([]byte) (allowed int, cut 
 		if _, err := to.Write(b[:allowed]); err != nil {
 			return
 		}
-		if cut && c.isHard() {
+		switch {
+		case cut && c.isHard():
 			abort(to)
+		case cut: // Chromium drops events that it finds together with the end
+			time.Sleep(50 * time.Millisecond)
 		}
 		if err != nil || cut {
 			return
