@@ -335,6 +335,9 @@ type recorder struct {
 func (w *recorder) Header() http.Header { return w.header }
 
 func (w *recorder) WriteHeader(status int) {
+	if status < 100 { // is none, and "as if it had a 5xx" (RFC 9110 §15)
+		status = http.StatusInternalServerError
+	}
 	if w.status != 0 || status < 200 { // an informational answer precedes the final one
 		return
 	}

@@ -225,6 +225,8 @@ func TestWhatIsGood(t *testing.T) {
 		"too large":          {write(`"` + strings.Repeat("x", 2000) + `"`), pollRejected, "too_large"},
 		"200 without a body": {status(200), pollRejected, "invalid"},
 		"204":                {status(204), pollFailed, "status"},
+		"000":                {func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(0); return write(`1`)(w, r) }, pollFailed, "status"},
+		"042":                {func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(42); return write(`1`)(w, r) }, pollFailed, "status"},
 		"302":                {status(302), pollFailed, "redirect"},
 		"500":                {status(500), pollFailed, "status"},
 		"500 with much to say": {func(w http.ResponseWriter, r *http.Request) error {
