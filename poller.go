@@ -394,5 +394,5 @@ func (w *recorder) truncated() bool {
 
 func (w *recorder) encoded() bool {
 	coding := w.sentHeader().Get("Content-Encoding")
-	return coding != "" && coding != "identity"
+	return coding != "" && !strings.EqualFold(coding, "identity") // RFC 9110 §8.4.1
 }

@@ -215,6 +215,7 @@ func TestWhatIsGood(t *testing.T) {
 		"right length":       {write(`1`, "Content-Length", "1"), pollGood, ""},
 		"wrong length":       {write(`1`, "Content-Length", "2"), pollRejected, "incomplete"},
 		"identity":           {write(`1`, "Content-Encoding", "identity"), pollGood, ""},
+		"Identity":           {write(`1`, "Content-Encoding", "Identity"), pollGood, ""},
 		"gzip unasked":       {write(`1`, "Content-Encoding", "gzip"), pollRejected, "encoded"},
 		"html":               {write(`<html>`), pollRejected, "invalid"},
 		"empty":              {write(``), pollRejected, "invalid"},
