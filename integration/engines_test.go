@@ -37,22 +37,22 @@ func (s *slicing) path(format string) string {
 	return fmt.Sprintf("/api/%d?sse_format=%s", s.paths, format)
 }
 
-// follow lets a follower be cut for each list of cuts, and returns them all.
-func (s *slicing) follow(t *testing.T, newEngine func() engine, format string, first int, cleanly bool, cuts [][]int) (followers []*follower) {
+// follow lets a visitor be cut for each list of cuts, and returns them all.
+func (s *slicing) follow(t *testing.T, newEngine func() engine, format string, first int, cleanly bool, cuts [][]int) (visitors []*visitor) {
 	t.Helper()
 	path := s.path(format)
 	for _, cut := range cuts {
-		followers = append(followers, &follower{engine: newEngine(), format: format, url: s.knife.URL + path, cuts: cut, cleanly: cleanly})
+		visitors = append(visitors, &visitor{engine: newEngine(), format: format, url: s.knife.URL + path, cuts: cut, cleanly: cleanly})
 	}
-	follow(t, s.c, s.u, path, first, followers)
-	return followers
+	follow(t, s.c, s.u, path, first, visitors)
+	return visitors
 }
 
-// expectRight reports what has gone wrong with followers, the first few of them.
-func expectRight(t *testing.T, first, second int, followers []*follower) {
+// expectRight reports what has gone wrong with visitors, the first few of them.
+func expectRight(t *testing.T, first, second int, visitors []*visitor) {
 	t.Helper()
 	wrong := 0
-	for _, f := range followers {
+	for _, f := range visitors {
 		if f.wrong == nil {
 			continue
 		}
@@ -60,7 +60,7 @@ func expectRight(t *testing.T, first, second int, followers []*follower) {
 			t.Errorf("cut after %v bytes, the first event ends at %d and the second at %d: %v", f.cuts, first, second, f.wrong)
 		}
 	}
-	t.Logf("cut after %v to %v bytes: %d of %d went wrong", followers[0].cuts, followers[len(followers)-1].cuts, wrong, len(followers))
+	t.Logf("cut after %v to %v bytes: %d of %d went wrong", visitors[0].cuts, visitors[len(visitors)-1].cuts, wrong, len(visitors))
 }
 
 // Whatever byte of two events and what comes before them a connection is cut after, each

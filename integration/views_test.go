@@ -165,7 +165,7 @@ func TestStatus(t *testing.T) {
 		expect("status", `"state":"live"`)
 		id := expect("", "filler")
 		expect("ping", "{}")
-		u.setAnswer(body("secret"))
+		u.set("secret")
 		expect("status", `"upstream":"invalid"`)
 		u.set(numbered(1))
 		expect("status", `"state":"live"`)

@@ -76,8 +76,8 @@ func catalogue(version int) string {
 
 const lastVersion = 3
 
-// follower is a page with an EventSource whose connections are cut.
-type follower struct {
+// visitor is a page with an EventSource whose connections are cut.
+type visitor struct {
 	engine  engine
 	format  string
 	url     string
@@ -89,10 +89,10 @@ type follower struct {
 	wrong   error
 }
 
-// crowd is how far some followers are together.
+// crowd is how far some visitors are together.
 type crowd struct {
 	first int // how many bytes of a response there are at first
-	// Done by each follower when it has received what it shall of those, when it is cut,
+	// Done by each visitor when it has received what it shall of those, when it is cut,
 	// and when it holds the version before the last one.
 	begun, cut, caughtUp sync.WaitGroup
 	proceed              chan struct{} // closed when they may reconnect
@@ -100,7 +100,7 @@ type crowd struct {
 }
 
 // run follows the document to its last version.
-func (f *follower) run(ctx context.Context, c *crowd) {
+func (f *visitor) run(ctx context.Context, c *crowd) {
 	f.version = -1
 	begun, cut, caughtUp := sync.OnceFunc(c.begun.Done), sync.OnceFunc(c.cut.Done), sync.OnceFunc(c.caughtUp.Done)
 	defer caughtUp()
@@ -127,7 +127,7 @@ func (f *follower) run(ctx context.Context, c *crowd) {
 
 // connect follows one connection until it ends or the last version is there, and
 // reports what has gone wrong.
-func (f *follower) connect(ctx context.Context, after int, progress func(received int)) error {
+func (f *visitor) connect(ctx context.Context, after int, progress func(received int)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, f.url, nil)
@@ -179,7 +179,7 @@ func (f *follower) connect(ctx context.Context, after int, progress func(receive
 }
 
 // listen is what the page's listeners do, and reports what they should not have got.
-func (f *follower) listen(m message) error {
+func (f *visitor) listen(m message) error {
 	whole := f.format == "full" || strings.HasPrefix(m.data, `[{"op":"replace","path":"","value":`)
 	switch {
 	case m.kind == "_":
@@ -206,7 +206,7 @@ func (f *follower) listen(m message) error {
 	return nil
 }
 
-func (f *follower) apply(m message) (any, error) {
+func (f *visitor) apply(m message) (any, error) {
 	if f.format == "patch" {
 		return oracle.Apply(f.doc, []byte(m.data))
 	}
@@ -226,10 +226,10 @@ func numberOf(doc any, name string) int {
 	return n
 }
 
-// follow lets followers of one document go through its versions: all are cut in the
+// follow lets visitors of one document go through its versions: all are cut in the
 // first or the second, the third comes while they are away, and the last when all hold
 // the third.
-func follow(t *testing.T, c *caddy, u *upstream, path string, first int, followers []*follower) {
+func follow(t *testing.T, c *caddy, u *upstream, path string, first int, visitors []*visitor) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
 	defer cancel()
@@ -237,7 +237,7 @@ func follow(t *testing.T, c *caddy, u *upstream, path string, first int, followe
 	live := c.open("h1", path, "")
 	c.next(live)
 	together := &crowd{first: first, proceed: make(chan struct{})}
-	for _, f := range followers {
+	for _, f := range visitors {
 		together.begun.Add(1)
 		together.cut.Add(1)
 		together.caughtUp.Add(1)
