@@ -253,16 +253,21 @@ func (l *eventLog) visibleLocked(generation uint64) int {
 }
 
 // findLocked returns the index of the version that id names among the visible
-// ones: itself, else the newest of the same document, else -1. Documents of older
-// generations are found by their very id only, which nobody has who was not sent
-// them: handlers that look alike may have changed places.
+// ones: itself, else, where another log gave the id, the newest of the same document,
+// else -1. What this log has evicted is not found by its digest: whoever writes into a
+// document can give two versions of it the same. Documents of older generations are
+// found by their very id only, which nobody has who was not sent them: handlers that
+// look alike may have changed places.
 func (l *eventLog) findLocked(id eventID, visible int) (int, resumption) {
 	if id == (eventID{}) {
 		return -1, resumedSnapshot
 	}
 	first := l.versions[0].id.seq
-	if at := id.seq - first; id.epoch == l.epoch && id.seq >= first && at < uint64(visible) && l.versions[at].id == id {
-		return int(at), resumedHeld
+	if id.epoch == l.epoch {
+		if at := id.seq - first; id.seq >= first && at < uint64(visible) && l.versions[at].id == id {
+			return int(at), resumedHeld
+		}
+		return -1, resumedSnapshot
 	}
 	for at := visible - 1; at >= 0 && l.versions[at].id.seq >= l.floor; at-- {
 		if l.versions[at].id.digest == id.digest {

@@ -414,3 +414,30 @@ func TestSnapshotsAreMadeForSomebody(t *testing.T) {
 		}
 	}
 }
+
+// Whoever writes into a document can give two versions of it the same digest, here by
+// 8 bytes in each of two stripes of XXH64. A client whose place in this very log is
+// gone, or which the log never gave it, is not taken for one that has the other version.
+func TestEvictedVersionsAreNotFoundByDigest(t *testing.T) {
+	document := func(price, salt string) []byte {
+		return []byte(`{"owner":"a user","n":1,"price":` + price + `,"text":"any text","s":"` + salt + `","filler":"lorem ipsum lorem ipsum"}`)
+	}
+	a, b := document("10000001", "A00aj000"), document("20000161", "33S40ApD")
+	if digestOf(a) != digestOf(b) {
+		t.Fatal("the digests differ")
+	}
+	l := newEventLog(eventLogConfig{maxBytes: 1 << 20}) // as for whole documents: the head is all it holds
+	l.append(a, nil, 1)
+	atA := l.after(eventID{}, 1, nil).cursor
+	l.append(b, nil, 1)
+	never := atA
+	never.seq = 7
+	for _, cursor := range []eventID{atA, never} {
+		if got := l.after(cursor, 1, nil); len(got.events) != 1 || got.how != resumedSnapshot {
+			t.Errorf("after %v: %d events, %s", cursor, len(got.events), got.how)
+		}
+	}
+	if _, _, has, _ := l.newest([]eventID{atA}, 1); has {
+		t.Error("a long-poll that has the one document is told that it has the other")
+	}
+}
