@@ -1,0 +1,81 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pollsse/caddy-poll-sse/internal/sse"
+)
+
+// A client that is slow but not dead is served, one byte after another, both when it
+// asks and when it reads; it delays nobody.
+func TestSlowClients(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site("interval 20ms"))
+	live := c.open("h2", "/api/x", "")
+	c.next(live)
+	before := c.footprint()
+	lasts := time.Now().Add(max(4*time.Second, *long))
+	var all sync.WaitGroup
+	for i := range 100 {
+		all.Go(func() {
+			conn := c.raw("")
+			defer conn.Close()
+			conn.SetDeadline(lasts.Add(2 * patience))
+			request := rawStream("/api/x")
+			pause := time.Until(lasts) / time.Duration(len(request)*(1+i%2)) // half of them ask faster
+			for _, b := range []byte(request) {
+				time.Sleep(pause)
+				if _, err := conn.Write([]byte{b}); err != nil {
+					t.Errorf("asking: %v", err)
+					return
+				}
+			}
+			e, err := sse.NewReader(dribble{c.body(conn)}).Next()
+			if err != nil || !strings.Contains(e.Data, filler) {
+				t.Errorf("reading: %.100s (%v)", e.Data, err)
+			}
+		})
+	}
+	slowest := time.Duration(0)
+	for n := 1; time.Now().Before(lasts); n++ {
+		changed := time.Now()
+		u.set(numbered(n))
+		if e := c.next(live); !strings.Contains(e.Data, fmt.Sprintf(`"value":%d}`, n)) {
+			t.Fatalf("somebody else is sent %.100s", e.Data)
+		}
+		slowest = max(slowest, time.Since(changed))
+	}
+	t.Logf("the live client waited %v at most", slowest)
+	if slowest > 5*time.Second {
+		t.Error("that is too long")
+	}
+	all.Wait()
+	c.eventually("they have left", func() bool { return c.metric("caddy_poll_sse_streams") == 1 })
+	c.returnsTo(before)
+}
+
+// body reads the head of an answer and returns its body.
+func (c *caddy) body(conn net.Conn) io.Reader {
+	response, err := http.ReadResponse(bufio.NewReaderSize(conn, 16), nil)
+	if err != nil {
+		c.t.Error(err)
+		return strings.NewReader("")
+	}
+	return response.Body
+}
+
+// dribble reads one byte at a time, some hundred a second.
+type dribble struct{ io.Reader }
+
+func (d dribble) Read(p []byte) (int, error) {
+	time.Sleep(2 * time.Millisecond)
+	return d.Reader.Read(p[:1])
+}
