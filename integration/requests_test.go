@@ -23,8 +23,8 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, `{"host":%q,"uri":%q,"authorization":%s,"filler":%q}`, r.Host, r.RequestURI, lines, filler)
 }
 
-// kindOf says what became of a request.
-func kindOf(response *http.Response) string {
+// fate says what became of a request.
+func fate(response *http.Response) string {
 	switch {
 	case strings.HasPrefix(response.Header.Get("Content-Type"), "text/event-stream"):
 		return "stream"
@@ -55,7 +55,7 @@ func (c *caddy) ask(protocol, method, path, body string, header ...string) strin
 		c.t.Fatalf("%s %s %s %.200q: %v", protocol, method, path, header, err)
 	}
 	defer response.Body.Close()
-	return kindOf(response)
+	return fate(response)
 }
 
 // Only GET asks for a stream; everything else is for the backend, a CORS preflight too.
@@ -236,7 +236,7 @@ func TestPipelinedRequests(t *testing.T) {
 		}
 	}
 	response, err := http.ReadResponse(r, nil)
-	if err != nil || kindOf(response) != "passed GET" {
+	if err != nil || fate(response) != "passed GET" {
 		t.Errorf("then %v (%v)", response, err)
 	}
 	if late := c.raw(rawStream("/api/x") + strings.Repeat("garbage\r\n", 1000)); !readsAnEvent(late) {

@@ -30,7 +30,7 @@ func (c *caddy) answerTo(request string) (a asked) {
 		c.t.Errorf("%.200q: %v", request, err)
 		return a
 	}
-	switch kindOf(response) {
+	switch fate(response) {
 	case "stream":
 		e, err := sse.NewReader(response.Body).Next()
 		if err != nil {
@@ -45,7 +45,7 @@ func (c *caddy) answerTo(request string) (a asked) {
 			c.t.Errorf("%.200q: %v", request, err)
 		}
 	default:
-		a.URI = kindOf(response)
+		a.URI = fate(response)
 	}
 	return a
 }
