@@ -174,27 +174,32 @@ func (s *site) close(clients ...*client) {
 	}
 }
 
+// accepts are methods and Accept header fields, and whether they ask for a stream.
+var accepts = []struct {
+	method string
+	accept []string
+	taken  bool
+}{
+	{"GET", []string{"text/event-stream"}, true},
+	{"GET", []string{"Text/Event-Stream;charset=utf-8"}, true},
+	{"GET", []string{"application/json, text/event-stream;q=0.5"}, true},
+	{"GET", []string{"application/json", "text/event-stream"}, true},
+	{"GET", []string{"text/event-stream;q=0"}, false},
+	{"GET", []string{"text/event-stream; q=0.000"}, false},
+	{"GET", []string{`text/event-stream;a=";q=0;"`}, true},
+	{"GET", []string{`text/event-stream;a="\",;";q=0`}, false},
+	{"GET", []string{"*/*"}, false},
+	{"GET", []string{"text/*"}, false},
+	{"GET", []string{"text/event-streams"}, false},
+	{"GET", nil, false},
+	{"HEAD", []string{"text/event-stream"}, false},
+	{"POST", []string{"text/event-stream"}, false},
+}
+
 func TestOnlyStreamsAreTaken(t *testing.T) {
 	s := newSite(t, new(Handler))
 	defer s.close()
-	for _, c := range []struct {
-		method string
-		accept []string
-		taken  bool
-	}{
-		{"GET", []string{"text/event-stream"}, true},
-		{"GET", []string{"Text/Event-Stream;charset=utf-8"}, true},
-		{"GET", []string{"application/json, text/event-stream;q=0.5"}, true},
-		{"GET", []string{"application/json", "text/event-stream"}, true},
-		{"GET", []string{"text/event-stream;q=0"}, false},
-		{"GET", []string{"text/event-stream; q=0.000"}, false},
-		{"GET", []string{"*/*"}, false},
-		{"GET", []string{"text/*"}, false},
-		{"GET", []string{"text/event-streams"}, false},
-		{"GET", nil, false},
-		{"HEAD", []string{"text/event-stream"}, false},
-		{"POST", []string{"text/event-stream"}, false},
-	} {
+	for _, c := range accepts {
 		r := httptest.NewRequest(c.method, "/", http.NoBody)
 		r.Header["Accept"] = c.accept
 		if got := wantsStream(r); got != c.taken {

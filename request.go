@@ -43,35 +43,44 @@ func acceptsGzip(r *http.Request) (accepts bool) {
 	return accepts
 }
 
-// elements returns the elements of a list (RFC 9110 §5.6.1). Commas in quoted strings
-// do not end one.
+// elements returns the elements of a list (RFC 9110 §5.6.1).
 func elements(fields []string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, field := range fields {
-			quoted, from := false, 0
-			for i := 0; i < len(field); i++ {
-				switch c := field[i]; {
-				case c == '"':
-					quoted = !quoted
-				case c == '\\' && quoted:
-					i++
-				case c == ',' && !quoted:
-					if !yield(field[from:i]) {
-						return
-					}
-					from = i + 1
+			for element := range divided(field, ',') {
+				if !yield(element) {
+					return
 				}
-			}
-			if !yield(field[from:]) {
-				return
 			}
 		}
 	}
 }
 
+// divided returns the parts of s between separators. Those in quoted strings do not end
+// one.
+func divided(s string, separator byte) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		quoted, from := false, 0
+		for i := 0; i < len(s); i++ {
+			switch c := s[i]; {
+			case c == '"':
+				quoted = !quoted
+			case c == '\\' && quoted:
+				i++
+			case c == separator && !quoted:
+				if !yield(s[from:i]) {
+					return
+				}
+				from = i + 1
+			}
+		}
+		yield(s[from:])
+	}
+}
+
 // zeroWeight reports whether parameters say q=0 (RFC 9110 §12.4.2).
 func zeroWeight(parameters string) bool {
-	for parameter := range strings.SplitSeq(parameters, ";") {
+	for parameter := range divided(parameters, ';') {
 		name, value, _ := strings.Cut(strings.TrimSpace(parameter), "=")
 		if strings.EqualFold(strings.TrimSpace(name), "q") {
 			weight, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
