@@ -488,8 +488,7 @@ func valid(text []byte) bool {
 // compared compares a document with whatever text, with all kinds of index.
 func compared(t testing.TB, old, new []byte) {
 	t.Helper()
-	defer func(a, b, c int) { spacing, indexed, share = a, b, c }(spacing, indexed, share)
-	for range 2 {
+	denselyIndexed(func() {
 		if _, _, err := (&Differ{}).Diff(document(t, string(old)), new); (err == nil) != valid(new) {
 			t.Fatalf("Diff(%q, %q): %v", old, new, err)
 		} else if err == nil {
@@ -499,8 +498,15 @@ func compared(t testing.TB, old, new []byte) {
 				check(t, string(old), string(new))
 			}
 		}
-		spacing, indexed, share = 8, 16, 1
-	}
+	})
+}
+
+// denselyIndexed calls f as usual, and once more with indices for small documents.
+func denselyIndexed(f func()) {
+	defer func(a, b, c int) { spacing, indexed, share = a, b, c }(spacing, indexed, share)
+	f()
+	spacing, indexed, share = 8, 16, 1
+	f()
 }
 
 // depthOf counts levels by another way than the code under test.

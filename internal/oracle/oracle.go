@@ -166,7 +166,7 @@ func Merge(doc, patch any) any {
 
 // Find returns the value in v that pointer leads to. An item of an array may also be
 // named by a member, as in [id=42]: it is the first whose member is that number or
-// string.
+// string, or true, false or null. The first = ends the member's name.
 func Find(v any, pointer string) (found any, ok bool) {
 	path, err := split(pointer)
 	if err != nil {
@@ -179,15 +179,7 @@ func Find(v any, pointer string) (found any, ok bool) {
 				return nil, false
 			}
 		case []any:
-			i := slices.IndexFunc(in, func(item any) bool {
-				members, _ := item.(map[string]any)
-				for member, value := range members {
-					if name == fmt.Sprintf("[%s=%v]", member, value) {
-						return true
-					}
-				}
-				return false
-			})
+			i := slices.IndexFunc(in, func(item any) bool { return named(item, name) })
 			if n, err := strconv.Atoi(name); err == nil && n >= 0 && n < len(in) && strconv.Itoa(n) == name {
 				i = n
 			}
@@ -202,11 +194,32 @@ func Find(v any, pointer string) (found any, ok bool) {
 	return v, true
 }
 
+// named reports whether name tells an item by one of its members.
+func named(item any, name string) bool {
+	members, _ := item.(map[string]any)
+	for member, value := range members {
+		switch value.(type) {
+		case map[string]any, []any:
+			continue
+		case nil:
+			value = "null"
+		}
+		if !strings.Contains(member, "=") && name == fmt.Sprintf("[%s=%v]", member, value) {
+			return true
+		}
+	}
+	return false
+}
+
 // Without returns v without the members and items at pointers that look like one of
-// the patterns, in which * stands for any token.
+// the patterns, in which * stands for any token and [id=42] for all items that have such
+// a member.
 func Without(v any, patterns ...string) any {
 	var paths [][]string
 	for _, p := range patterns {
+		if p == "" {
+			return nil
+		}
 		if path, err := split(p); err == nil {
 			paths = append(paths, path)
 		}
@@ -214,27 +227,35 @@ func Without(v any, patterns ...string) any {
 	return without(v, nil, paths)
 }
 
-func without(v any, at []string, patterns [][]string) any {
-	drops := func(name string) bool {
-		here := append(slices.Clone(at), name)
+// step is one on the way to a value: the name or the index of a child, and the child
+// itself if it is an item.
+type step struct {
+	name string
+	item any
+}
+
+func without(v any, at []step, patterns [][]string) any {
+	drops := func(here []step) bool {
 		return slices.ContainsFunc(patterns, func(pattern []string) bool {
-			return slices.EqualFunc(pattern, here, func(token, name string) bool { return token == "*" || token == name })
+			return slices.EqualFunc(pattern, here, func(token string, s step) bool {
+				return token == "*" || token == s.name || named(s.item, token)
+			})
 		})
 	}
 	switch in := v.(type) {
 	case map[string]any:
 		out := make(map[string]any)
 		for name, child := range in {
-			if !drops(name) {
-				out[name] = without(child, append(slices.Clone(at), name), patterns)
+			if here := append(slices.Clone(at), step{name, nil}); !drops(here) {
+				out[name] = without(child, here, patterns)
 			}
 		}
 		return out
 	case []any:
 		out := []any{}
 		for i, child := range in {
-			if !drops(strconv.Itoa(i)) {
-				out = append(out, without(child, append(slices.Clone(at), strconv.Itoa(i)), patterns))
+			if here := append(slices.Clone(at), step{strconv.Itoa(i), child}); !drops(here) {
+				out = append(out, without(child, here, patterns))
 			}
 		}
 		return out
