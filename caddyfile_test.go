@@ -172,17 +172,27 @@ func FuzzCaddyfile(f *testing.F) {
 			return
 		}
 		// What the Caddyfile accepts, JSON accepts and keeps.
-		config, err := json.Marshal(h)
-		if err != nil {
-			t.Fatal(err)
-		}
+		config := encoded(t, h)
 		again := new(Handler)
-		if err := json.Unmarshal(config, again); err != nil {
+		if err := json.Unmarshal([]byte(config), again); err != nil {
 			t.Fatal(err)
 		}
+		h.setDefaults()
 		again.setDefaults()
 		if err := again.check(); err != nil {
 			t.Fatalf("%s: %v", config, err)
 		}
+		if want, got := encoded(t, h), encoded(t, again); want != got {
+			t.Fatalf("%s becomes %s", want, got)
+		}
 	})
+}
+
+func encoded(t *testing.T, h *Handler) string {
+	t.Helper()
+	config, err := json.Marshal(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(config)
 }

@@ -3,8 +3,11 @@ package pollsse
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"math/big"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +17,7 @@ import (
 
 func TestEventIDRoundTrip(t *testing.T) {
 	form := regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
-	for _, id := range []eventID{{}, {1, 2, 3}, {1<<64 - 1, 1<<64 - 1, 1<<64 - 1}, {0, 36, 1 << 63}} {
+	for _, id := range wireIDs {
 		text := id.String()
 		if !form.MatchString(text) || !strings.Contains(text, "-") {
 			t.Errorf("id %q", text)
@@ -32,18 +35,35 @@ var badEventIDs = []string{
 	"Qm7fK2xVw0A 0 JaocOu1x9bM", strings.Repeat("A", 1<<20), "Qm7fK2xVw!A-0-JaocOu1x9bM", "Qm7fK2xVw0A-0-JaocOu1x9bM ",
 }
 
+// wireIDs are ids at the edges of their form.
+var wireIDs = []eventID{{}, {1, 2, 3}, {1<<64 - 1, 1<<64 - 1, 1<<64 - 1}, {0, 36, 1 << 63}}
+
+// idForm is the form of an id, but for how large its sequence number may be. The last
+// character of a word has four bits of it.
+var idForm = regexp.MustCompile(`^[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]-(0|[1-9a-z][0-9a-z]*)-[A-Za-z0-9_-]{10}[AEIMQUYcgkosw048]$`)
+
 func FuzzLastEventID(f *testing.F) {
+	if len(badEventIDs) == 0 || len(wireIDs) == 0 {
+		f.Fatal("no seeds")
+	}
 	for _, s := range badEventIDs {
 		f.Add(s)
 	}
-	f.Add(eventID{1, 2, 3}.String())
+	for _, id := range wireIDs {
+		f.Add(id.String())
+	}
 	f.Fuzz(func(t *testing.T, s string) {
-		id, ok := parseEventID(s)
-		if ok != (id.String() == s) && ok {
-			t.Errorf("parseEventID(%q) accepts another spelling of %v", s, id)
+		want := false
+		if m := idForm.FindStringSubmatch(s); m != nil {
+			seq, ok := new(big.Int).SetString(m[1], 36)
+			want = ok && seq.IsUint64()
 		}
-		if !ok && id != (eventID{}) && id.String() == s {
-			t.Errorf("parseEventID(%q) refuses an id", s)
+		id, ok := parseEventID(s)
+		if ok != want {
+			t.Errorf("parseEventID(%q): %v", s, ok)
+		}
+		if ok && id.String() != s {
+			t.Errorf("parseEventID(%q) reads another spelling of %v", s, id)
 		}
 	})
 }
@@ -62,12 +82,17 @@ func long(n int) []byte {
 	return []byte(`[` + strings.Repeat(`{"a,[{\"":"b,[{\\","c":[1,2]},`, n/30) + `null]`)
 }
 
-func TestEventsSurviveTheWire(t *testing.T) {
-	for _, data := range [][]byte{
-		[]byte(`{}`), []byte(`"\u2028é"`), long(60 << 10), long(70 << 10), long(500 << 10),
+// wireData are documents of all lengths that make a difference on the wire.
+func wireData() [][]byte {
+	return [][]byte{
+		[]byte(`{}`), []byte(`"\u2028é"`), []byte(`{"a":["b,[{\"","\\",1.50e+2,null]}`), long(60 << 10), long(70 << 10), long(500 << 10),
 		[]byte(`["` + strings.Repeat("x", 100<<10) + `",` + strings.Repeat("1,", 40<<10) + `2]`),
 		bytes.Repeat([]byte("1"), 100<<10),
-	} {
+	}
+}
+
+func TestEventsSurviveTheWire(t *testing.T) {
+	for _, data := range wireData() {
 		for _, eventType := range []string{"", "price"} {
 			id := eventID{1, 2, 3}
 			frame := appendEvent(nil, eventType, data, id)
@@ -101,23 +126,98 @@ func TestLinesAreShortWhereTheyCanBe(t *testing.T) {
 	}
 }
 
+// message is an event as a page gets it.
+type message struct{ eventType, data, lastEventID string }
+
+// dispatched reads a stream as browsers do (WHATWG HTML §9.2.6), whatever ends its lines.
+func dispatched(stream []byte) (messages []message) {
+	lines := strings.Split(strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(stream)), "\n")
+	var m message
+	for _, line := range lines[:len(lines)-1] { // a line that has no end is not read
+		field, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case line == "":
+			if m.data != "" {
+				m.data = strings.TrimSuffix(m.data, "\n")
+				messages = append(messages, m)
+			}
+			m = message{lastEventID: m.lastEventID}
+		case field == "data":
+			m.data += value + "\n"
+		case field == "event":
+			m.eventType = value
+		case field == "id" && !strings.Contains(value, "\x00"):
+			m.lastEventID = value
+		}
+	}
+	return messages
+}
+
+// What is sent is what a page gets, once, and only when all of it is there, also where
+// the bytes of a connection that broke come first.
 func FuzzEvent(f *testing.F) {
-	f.Add("price", []byte(`{"a":"b"}`))
-	f.Add("", long(100<<10))
-	f.Fuzz(func(t *testing.T, eventType string, data []byte) {
+	seeds := 0
+	for _, data := range wireData() {
+		if len(data) > 1000 { // the fuzzer makes long ones of short ones
+			continue
+		}
+		for i, id := range wireIDs {
+			f.Add([]string{"", "price"}[i%2], data, id.epoch, id.seq, id.digest, i < 2, 7*i)
+			seeds++
+		}
+	}
+	if seeds == 0 {
+		f.Fatal("no seeds")
+	}
+	f.Fuzz(func(t *testing.T, eventType string, data []byte, epoch, seq, digest uint64, long bool, cut int) {
 		var compact bytes.Buffer
 		if json.Compact(&compact, data) != nil || eventType != "" && !validEventType(eventType) {
 			return
 		}
-		e, err := sse.NewReader(bytes.NewReader(appendEvent(nil, eventType, compact.Bytes(), eventID{}))).Next()
-		if err != nil || e.Type != eventType {
-			t.Fatalf("event %q: %v", e.Type, err)
+		text := compact.Bytes()
+		if n := len(text); long && n < 1000 { // a document of several lines
+			text = fmt.Appendf(nil, "[%s%s]", strings.Repeat(string(text)+",", maxLine/n), text)
 		}
-		var got bytes.Buffer
-		if err := json.Compact(&got, []byte(e.Data)); err != nil || !bytes.Equal(got.Bytes(), compact.Bytes()) {
-			t.Fatalf("%q came as %q", compact.Bytes(), e.Data)
+		id := eventID{epoch, seq, digest}
+		frame := appendEvent(nil, eventType, text, id)
+
+		strict := sse.NewReader(bytes.NewReader(frame))
+		e, err := strict.Next()
+		if err != nil || e.Type != eventType || e.ID != id.String() {
+			t.Fatalf("event %q with id %q: %v", e.Type, e.ID, err)
+		}
+		if _, err := strict.Next(); err != io.EOF {
+			t.Fatalf("after the event: %v", err)
+		}
+		if say(e.Data) != string(text) {
+			t.Fatalf("%q came as %q", text, e.Data)
+		}
+
+		want := []message{{eventType, e.Data, id.String()}}
+		stream := append(appendPreamble(nil, time.Second), frame...)
+		if got := dispatched(append(stream, heartbeat...)); !slices.Equal(got, want) {
+			t.Fatalf("%q is dispatched as %q", frame, got)
+		}
+		broken := frame[:uint(cut)%uint(len(frame))]
+		if got := dispatched(broken); len(got) != 0 {
+			t.Fatalf("%q is dispatched as %q", broken, got)
+		}
+		glued := append(appendResynchronisation(slices.Clone(broken), id.String(), time.Second), frame...)
+		got := slices.DeleteFunc(dispatched(glued), func(m message) bool { return m.eventType == "_" && eventType != "_" })
+		if eventType != "_" && !slices.Equal(got, want) {
+			t.Fatalf("%q is dispatched as %q", glued, got)
 		}
 	})
+}
+
+// say returns JSON text without white space.
+func say(text string) string {
+	var b bytes.Buffer
+	if json.Compact(&b, []byte(text)) != nil {
+		return ""
+	}
+	return b.String()
 }
 
 func TestPreambles(t *testing.T) {

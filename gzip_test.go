@@ -201,11 +201,14 @@ func (greedy) Write(p []byte) (int, error)      { return len(p), nil }
 func (greedy) SetWriteDeadline(time.Time) error { return nil }
 func (greedy) Flush()                           {}
 
+// acceptEncodings are Accept-Encoding header fields, and whether they accept gzip.
+var acceptEncodings = map[string]bool{
+	"gzip": true, "GZIP": true, "x-gzip": true, "br, gzip;q=0.5": true, "gzip;q=0": false, "gzip; q=0.000, br": false,
+	"*": true, "*;q=0": false, "gzip, *;q=0": true, "gzip;q=0, *": false, "*, gzip;q=0": false, "": false, "identity": false, "br, zstd": false, "gzipped": false,
+}
+
 func TestWhoAcceptsGzip(t *testing.T) {
-	for accept, want := range map[string]bool{
-		"gzip": true, "GZIP": true, "x-gzip": true, "br, gzip;q=0.5": true, "gzip;q=0": false, "gzip; q=0.000, br": false,
-		"*": true, "*;q=0": false, "gzip, *;q=0": true, "gzip;q=0, *": false, "*, gzip;q=0": false, "": false, "identity": false, "br, zstd": false, "gzipped": false,
-	} {
+	for accept, want := range acceptEncodings {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.Header.Set("Accept-Encoding", accept)
 		if got := acceptsGzip(r); got != want {
@@ -364,4 +367,51 @@ func TestFramesWithoutBlocks(t *testing.T) {
 		}
 	}()
 	f.blocksAfter(0)
+}
+
+// What a client has been sent decodes to what others are sent, after each write and in
+// the end, whatever frames and texts of its own follow each other.
+func FuzzGzip(f *testing.F) {
+	seeds := 0
+	for i, data := range wireData() {
+		if len(data) > 1000 {
+			continue
+		}
+		event := appendEvent(nil, "", data, eventID{1, uint64(i), 3})
+		f.Add(slices.Concat(event, event, []byte(heartbeat)), []byte{byte(len(event)), byte(len(event)), 1, 3}, uint16(i))
+		seeds++
+	}
+	if seeds == 0 {
+		f.Fatal("no seeds")
+	}
+	f.Add(make([]byte, 300), []byte{255, 2, 1}, uint16(maxStored/300+1))
+	f.Fuzz(func(t *testing.T, text, lengths []byte, times uint16) {
+		var g gzipStream
+		var last *frame
+		plain, compressed := []byte(nil), slices.Clone(gzipHeader)
+		for _, n := range lengths {
+			part := text[:min(int(n), len(text))]
+			text = text[len(part):]
+			if n%16 == 15 { // longer than any block
+				part = bytes.Repeat(part, min(int(times), 2*maxStored/(len(part)+1)))
+			}
+			plain = append(plain, part...)
+			switch n % 3 {
+			case 0: // to this client alone
+				compressed = append(compressed, g.text(part)...)
+			case 1:
+				last = newFrame(part, last)
+				compressed = append(compressed, g.frame(last)...)
+			case 2: // the one before was sent to others
+				last = newFrame(part, newFrame(text, last))
+				compressed = append(compressed, g.frame(last)...)
+			}
+			if got, cut := gunzip(t, compressed); got != string(plain) || !cut {
+				t.Fatalf("%q is decoded, cut %v, after %q", got, cut, plain)
+			}
+		}
+		if got, cut := gunzip(t, append(compressed, g.trailer()...)); got != string(plain) || cut {
+			t.Fatalf("%q is decoded, cut %v, in the end, of %q", got, cut, plain)
+		}
+	})
 }

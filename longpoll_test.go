@@ -13,31 +13,34 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// preferences are Prefer header fields, and how long they want to wait.
+var preferences = []struct {
+	header string
+	want   time.Duration // -1: no long-poll
+}{
+	{"wait=10", 10 * time.Second},
+	{"Wait = 10", 10 * time.Second},
+	{`wait="10"`, 10 * time.Second},
+	{"respond-async, wait=7; x=y, handling=lenient", 7 * time.Second},
+	{"wait=5, wait=9", 5 * time.Second},
+	{"wait=0", 0},
+	{"wait=60", time.Minute},
+	{"wait=61", time.Minute},
+	{"wait=2147483647", time.Minute},
+	{"wait=99999999999999999999", -1},
+	{"wait=-1", -1},
+	{"wait=1.5", -1},
+	{"wait=", -1},
+	{"wait", -1},
+	{"waiting=5", -1},
+	{"respond-async", -1},
+	{`foo="a, wait=5"`, -1},
+	{`foo="a\", wait=5", wait=7`, 7 * time.Second},
+	{"", -1},
+}
+
 func TestPreferredWait(t *testing.T) {
-	for _, c := range []struct {
-		header string
-		want   time.Duration // -1: no long-poll
-	}{
-		{"wait=10", 10 * time.Second},
-		{"Wait = 10", 10 * time.Second},
-		{`wait="10"`, 10 * time.Second},
-		{"respond-async, wait=7; x=y, handling=lenient", 7 * time.Second},
-		{"wait=5, wait=9", 5 * time.Second},
-		{"wait=0", 0},
-		{"wait=60", time.Minute},
-		{"wait=61", time.Minute},
-		{"wait=2147483647", time.Minute},
-		{"wait=99999999999999999999", -1},
-		{"wait=-1", -1},
-		{"wait=1.5", -1},
-		{"wait=", -1},
-		{"wait", -1},
-		{"waiting=5", -1},
-		{"respond-async", -1},
-		{`foo="a, wait=5"`, -1},
-		{`foo="a\", wait=5", wait=7`, 7 * time.Second},
-		{"", -1},
-	} {
+	for _, c := range preferences {
 		r := received(t, "/", func(r *http.Request) { r.Header.Set("Prefer", c.header) })
 		wait, ok := preferredWait(r)
 		if !ok {

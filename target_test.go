@@ -195,20 +195,23 @@ func TestPathsThatLookLikeHosts(t *testing.T) {
 	}
 }
 
+// lastEventIDs are URLs and Last-Event-ID header fields, and what they say.
+var lastEventIDs = []struct{ uri, header, want string }{
+	{"/", "", ""},
+	{"/", "a", "a"},
+	{"/?lastEventId=q", "", "q"},
+	{"/?lasteventid=q", "", "q"},
+	{"/?last_event_id=q", "", "q"},
+	{"/?Last-Event-ID=q", "", "q"},
+	{"/?x=1&LASTEVENTID=%71", "", "q"},
+	{"/?lastEventId=", "", ""},
+	{"/?lastEventId=&last-event-id=q", "", "q"},
+	{"/?lastEventId=q", "a", "a"},
+	{"/?lastEventId=%zz", "", "%zz"},
+}
+
 func TestLastEventIDEverySpelling(t *testing.T) {
-	for _, c := range []struct{ uri, header, want string }{
-		{"/", "", ""},
-		{"/", "a", "a"},
-		{"/?lastEventId=q", "", "q"},
-		{"/?lasteventid=q", "", "q"},
-		{"/?last_event_id=q", "", "q"},
-		{"/?Last-Event-ID=q", "", "q"},
-		{"/?x=1&LASTEVENTID=%71", "", "q"},
-		{"/?lastEventId=", "", ""},
-		{"/?lastEventId=&last-event-id=q", "", "q"},
-		{"/?lastEventId=q", "a", "a"},
-		{"/?lastEventId=%zz", "", "%zz"},
-	} {
+	for _, c := range lastEventIDs {
 		r := httptest.NewRequest(http.MethodGet, c.uri, http.NoBody)
 		if c.header != "" {
 			r.Header.Set("Last-Event-ID", c.header)
