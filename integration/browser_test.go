@@ -185,7 +185,12 @@ func testCutMidEvent(t *testing.T, browser context.Context, compress string, cut
 		if i < len(cuts) && !errors.Is(s.err, io.ErrUnexpectedEOF) {
 			t.Errorf("stream %d ended with %v, not in the middle of an event", i, s.err)
 		}
-		for _, e := range s.events {
+		for k, e := range s.events {
+			if k == len(s.events)-1 && i+1 < len(streams) && streams[i+1].lastEventID == last {
+				// All of its text was there when its connection was cut, but the browser
+				// has told the page of the end only. It asks for the event again.
+				break
+			}
 			if whole := strings.Contains(e.Data, `"path":""`); whole != (len(ids) == 0) {
 				t.Errorf("event %s is the whole document: %v", e.ID, whole)
 			}
