@@ -4,7 +4,7 @@ go 1.26.0
 
 // Caddy 2.11.8 is the oldest that works: it tells handlers of its idle timeouts.
 require (
-	github.com/caddyserver/caddy/v2 v2.11.9
+	github.com/caddyserver/caddy/v2 v2.11.8
 	github.com/cespare/xxhash/v2 v2.3.0
 	github.com/dustin/go-humanize v1.1.0
 	github.com/klauspost/compress v1.20.1
