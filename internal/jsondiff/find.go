@@ -92,11 +92,14 @@ func (c *children) itemHas(name, value string) bool {
 	return members.findMember(name) && spells(c.text[members.value():members.end(members.value())], value)
 }
 
-// spells reports whether a scalar is written like that; of a string the characters
-// count.
-func spells(scalar []byte, value string) bool {
-	if scalar[0] == '"' {
-		scalar = unescape(scalar)
+// spells reports whether a value is a scalar that is written like that; of a string the
+// characters count.
+func spells(value []byte, text string) bool {
+	switch value[0] {
+	case '{', '[':
+		return false
+	case '"':
+		value = unescape(value)
 	}
-	return string(scalar) == value
+	return string(value) == text
 }
