@@ -11,7 +11,7 @@ import (
 
 // findText has a value at the end of most pointers of findable.
 const findText = `{"a":[{"id":1,"n":10},{"id":"2","n":20,"id2":true},7,{"id":1,"n":30},{"id":"x/y]=","n":40},[{"id":1}]],` +
-	`"":{"":0},"[id=1]":"member","01":null,"m~n":{"a/b":"é"},"~1":6,"\u0078":5,"s":"[]","c":[{"id":{}},{"id":[1]},{"id":null}]}`
+	`"":{"":0},"[id=1]":"member","01":null,"m~n":{"a/b":"é"},"~1":6,"\u0078":5,"s":"[]","c":[{"id":{}},{"id":[1]},{"id":null},{"id":"\u0041"}]}`
 
 // findable says what pointers find in findText, "" for nothing.
 var findable = map[string]string{
@@ -50,6 +50,7 @@ var findable = map[string]string{
 	"/c/[id={}]":          "",
 	"/c/[id=[1]]":         "",
 	"/c/[id=null]":        `{"id":null}`,
+	"/c/[id=A]":           `{"id":"\u0041"}`,
 	"/a/0/n/":             "",
 }
 
