@@ -194,6 +194,13 @@ func FuzzEvent(f *testing.F) {
 			t.Fatalf("%q came as %q", text, e.Data)
 		}
 
+		lines := strings.Split(e.Data, "\n")
+		for _, line := range lines[:len(lines)-1] {
+			if !strings.ContainsAny(line[len(line)-1:], ",[{") {
+				t.Fatalf("%q is cut after %q", text, line)
+			}
+		}
+
 		want := []message{{eventType, e.Data, id.String()}}
 		stream := append(appendPreamble(nil, time.Second), frame...)
 		if got := dispatched(append(stream, heartbeat...)); !slices.Equal(got, want) {
