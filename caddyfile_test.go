@@ -3,9 +3,11 @@ package pollsse
 import (
 	"encoding/json"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -152,7 +154,8 @@ func TestSyntaxBlockSaysTheDefaults(t *testing.T) {
 func FuzzCaddyfile(f *testing.F) {
 	seeds := 0
 	for _, files := range archives(f, "caddyfile") {
-		f.Add(files["Caddyfile"])
+		// Caddy takes the matcher away before the handler sees it.
+		f.Add(strings.Replace(files["Caddyfile"], "poll_sse /api/* {", "poll_sse {", 1))
 		seeds++
 	}
 	if seeds < 20 {
@@ -172,9 +175,12 @@ func FuzzCaddyfile(f *testing.F) {
 			return
 		}
 		// What the Caddyfile accepts, JSON accepts and keeps.
-		config := encoded(t, h)
+		config, err := json.Marshal(h)
+		if err != nil {
+			t.Fatal(err)
+		}
 		again := new(Handler)
-		if err := json.Unmarshal([]byte(config), again); err != nil {
+		if err := json.Unmarshal(config, again); err != nil {
 			t.Fatal(err)
 		}
 		h.setDefaults()
@@ -182,17 +188,8 @@ func FuzzCaddyfile(f *testing.F) {
 		if err := again.check(); err != nil {
 			t.Fatalf("%s: %v", config, err)
 		}
-		if want, got := encoded(t, h), encoded(t, again); want != got {
-			t.Fatalf("%s becomes %s", want, got)
+		if utf8.ValidString(text) && !reflect.DeepEqual(again, h) {
+			t.Fatalf("%+v becomes %+v", h, again)
 		}
 	})
-}
-
-func encoded(t *testing.T, h *Handler) string {
-	t.Helper()
-	config, err := json.Marshal(h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(config)
 }

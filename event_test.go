@@ -162,8 +162,9 @@ func FuzzEvent(f *testing.F) {
 		if len(data) > 1000 { // the fuzzer makes long ones of short ones
 			continue
 		}
-		for i, id := range wireIDs {
-			f.Add([]string{"", "price"}[i%2], data, id.epoch, id.seq, id.digest, i < 2, 7*i)
+		for i := range 60 {
+			id := wireIDs[i%len(wireIDs)]
+			f.Add([]string{"", "price"}[i%2], data, id.epoch, id.seq, id.digest, i > 4, i)
 			seeds++
 		}
 	}
@@ -177,7 +178,7 @@ func FuzzEvent(f *testing.F) {
 		}
 		text := compact.Bytes()
 		if n := len(text); long && n < 1000 { // a document of several lines
-			text = fmt.Appendf(nil, "[%s%s]", strings.Repeat(string(text)+",", maxLine/n), text)
+			text = fmt.Appendf(nil, "[%q,%s%s]", strings.Repeat("x", int(uint(cut)%60)), strings.Repeat(string(text)+",", maxLine/n), text)
 		}
 		id := eventID{epoch, seq, digest}
 		frame := appendEvent(nil, eventType, text, id)

@@ -378,7 +378,7 @@ func FuzzGzip(f *testing.F) {
 			continue
 		}
 		event := appendEvent(nil, "", data, eventID{1, uint64(i), 3})
-		f.Add(slices.Concat(event, event, []byte(heartbeat)), []byte{byte(len(event)), byte(len(event)), 1, 3}, uint16(i))
+		f.Add(slices.Concat(event, event, event, event, event), []byte{58, 59, 61, 62, 60, 2, 1, 3}, uint16(i))
 		seeds++
 	}
 	if seeds == 0 {
