@@ -46,7 +46,7 @@ type world struct {
 	generation int    // of the configuration
 
 	frozen atomic.Bool  // the documents do not change any longer
-	stops  atomic.Int64 // how often the process has been ended
+	stops  atomic.Int64 // counts when the process begins to end, and when it has ended
 	done   atomic.Bool  // clients shall come to an end
 	all    context.Context
 	cancel context.CancelFunc
@@ -258,7 +258,7 @@ func (w *world) keepPromise() {
 	}
 	answers, states, logs := w.oracle.Counts()
 	w.t.Logf("%v: %d polls, %d documents, %d states; %d logs, %d events, %d cuts, %d stops, %d configurations",
-		w.protocols, w.polled.Load(), answers, states, logs, w.events.Load(), w.cuts.Load(), w.stops.Load(), w.generation)
+		w.protocols, w.polled.Load(), answers, states, logs, w.events.Load(), w.cuts.Load(), w.stops.Load()/2, w.generation)
 	if w.events.Load() < enoughEvents/10 {
 		w.t.Error("hardly any events")
 	}
@@ -290,11 +290,14 @@ func (w *world) restart(signal syscall.Signal, site string) {
 	w.stops.Add(1)
 	w.caddy.kill(signal)
 	w.caddy.checkLog()
-	w.stops.Add(1) // for those who have connected meanwhile
+	w.stops.Add(1)
 	w.end()
 	w.caddy.run(site)
 	w.begin()
 }
+
+// hasStopped reports whether the process has been, or was just being ended since then.
+func (w *world) hasStopped(stops int64) bool { return stops%2 == 1 || w.stops.Load() != stops }
 
 // write changes a document through the proxy.
 func (w *world) write() {

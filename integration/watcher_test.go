@@ -122,7 +122,7 @@ func (w *watcher) connectOnce(final bool) (upToDate bool, err error) {
 	switch {
 	case errors.Is(err, errUpToDate):
 		return true, nil
-	case err == nil, errors.Is(err, errCut), errors.Is(err, io.EOF), life.Err() != nil, w.stops.Load() != stops && isTransport(err):
+	case err == nil, errors.Is(err, errCut), errors.Is(err, io.EOF), life.Err() != nil, w.hasStopped(stops) && isTransport(err):
 		return final && w.polls && w.knows.IsUpToDate(), nil
 	case ctx.Err() != nil:
 		return false, errSilent
