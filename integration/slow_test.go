@@ -79,3 +79,54 @@ func (d dribble) Read(p []byte) (int, error) {
 	time.Sleep(2 * time.Millisecond)
 	return d.Reader.Read(p[:1])
 }
+
+// Who never reads is cut some ten seconds after a chunk could not be written, over a
+// connection that is full and over a window that never opens; the others are served.
+func TestDeadReadersAreCut(t *testing.T) {
+	const dead = 20
+	large := strings.Repeat(filler, 2000) // more than a socket takes
+	document := func(n int) string { return fmt.Sprintf(`{"n":%d,"filler":%q}`, n, large) }
+	u := newUpstream(t, document(0))
+	c := start(t, u.site("interval 20ms"))
+	live := c.open("h1", "/api/x", "")
+	c.next(live)
+	before := c.footprint()
+	began := time.Now()
+	var conns []net.Conn
+	for range dead {
+		conns = append(conns, c.raw(rawStream("/api/x")))
+	}
+	c.dialH2(0).stream("/api/x")
+	streams := func() int { return c.metric("caddy_poll_sse_streams") }
+	c.eventually("all are connected", func() bool { return streams() == dead+2 })
+	connected, slowest := time.Since(began), time.Duration(0)
+	var first, last time.Duration
+	for n := 1; streams() > 1; n++ {
+		if last = time.Since(began); last > 2*patience {
+			t.Fatalf("%d are still there", streams()-1)
+		}
+		if first == 0 && streams() < dead+2 {
+			first = last
+		}
+		changed := time.Now()
+		u.set(document(n))
+		if e := c.next(live); !strings.Contains(e.Data, fmt.Sprintf(`"value":%d}`, n)) {
+			t.Fatalf("the live client is sent %.100s", e.Data)
+		}
+		slowest = max(slowest, time.Since(changed))
+	}
+	t.Logf("connected within %v, cut after %v to %v; the live client waited %v at most", connected, first, last, slowest)
+	if first < 10*time.Second || slowest > 5*time.Second {
+		t.Error("too early, or too slow")
+	}
+	if n := c.metric(`caddy_poll_sse_stream_ends_total{reason="write_failed"}`); n != dead+1 {
+		t.Errorf("%d streams ended by a failed write", n)
+	}
+	for _, conn := range conns { // in the middle, so that nobody takes it for the end
+		if _, err := io.Copy(io.Discard, c.body(conn)); err == nil {
+			t.Error("a stream that was cut has ended cleanly")
+		}
+		conn.Close()
+	}
+	c.returnsTo(before)
+}
