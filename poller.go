@@ -125,6 +125,8 @@ func (p *poller) poll(ctx context.Context, src *source) pollResult {
 	}
 	if result.good() {
 		result.fresh = freshness(rec.sent)
+	} else if result.status >= 400 && result.status < 500 {
+		p.validators = validators{} // perhaps it is they that the upstream refuses
 	}
 	return result
 }
@@ -197,6 +199,9 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 // newValidators takes the validators of an answer.
 func newValidators(header http.Header) validators {
 	v := validators{etag: header.Get("ETag")}
+	if v.etag == "*" { // would mean any version (RFC 9110 §13.1.2), hence 304 for ever
+		v.etag = ""
+	}
 	// A document that changes twice in one second keeps its Last-Modified, so that
 	// alone says nothing before the second is over (RFC 9110 §8.8.2.2).
 	modified, err := http.ParseTime(header.Get("Last-Modified"))

@@ -159,6 +159,7 @@ func TestConditionalRequests(t *testing.T) {
 	for _, c := range []struct{ name, etag, modified, date, wantINM, wantIMS string }{
 		{"none", "", "", at(0), "", ""},
 		{"ETag", `W/"a,b"`, at(-time.Hour), at(0), `W/"a,b"`, ""},
+		{"ETag that means any", `*`, at(-time.Hour), at(0), "", at(-time.Hour)},
 		{"old Last-Modified", "", at(-2 * time.Second), at(0), "", at(-2 * time.Second)},
 		{"Last-Modified within its second", "", at(-time.Second), at(0), "", ""},
 		{"Last-Modified without Date", "", at(-time.Hour), "", "", ""},
@@ -355,6 +356,32 @@ func TestNotModifiedKeepsValidators(t *testing.T) {
 		}
 		s.close(c)
 	})
+}
+
+// An upstream that refuses what it has once sent as an ETag is asked without it.
+func TestRefusedValidatorsAreDropped(t *testing.T) {
+	for _, status := range []int{http.StatusBadRequest, http.StatusPreconditionFailed, http.StatusRequestHeaderFieldsTooLarge} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, new(Handler))
+			n := 0
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+				if r.Header.Get("If-None-Match") != "" {
+					w.WriteHeader(status)
+					return nil
+				}
+				n++
+				w.Header().Set("ETag", `"1"`)
+				_, err := fmt.Fprint(w, n)
+				return err
+			})
+			client := s.get(s.h, "/")
+			s.waitForPolls(5)
+			if got := client.events(); len(got) != 3 {
+				t.Errorf("status %d: %d events of 3", status, len(got))
+			}
+			s.close(client)
+		})
+	}
 }
 
 func TestBackoffBeginsAnewAfterAGoodPoll(t *testing.T) {
