@@ -106,7 +106,7 @@ func (h *Handler) answerLongPoll(w http.ResponseWriter, r *http.Request, id even
 		header.Set("Content-Length", strconv.Itoa(len(document)))
 	}
 	response.w.WriteHeader(status)
-	if document != nil {
-		response.write(time.Now(), document, nil)
+	if document != nil && response.write(time.Now(), document, nil) != nil {
+		breakOff(r)
 	}
 }

@@ -399,6 +399,9 @@ func (h *Handler) serveStream(r *http.Request, s *stream) {
 	}
 	streamEndsTotal.WithLabelValues(why).Inc()
 	h.logger.Debug("stream ended", s.resource.field(), zap.String("reason", why))
+	if why == endWriteFailed {
+		breakOff(r)
+	}
 }
 
 // refuse tells a client that a limit keeps out to come back later.

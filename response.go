@@ -178,6 +178,14 @@ func (r *response) end() {
 	r.controller.Flush()
 }
 
+// breakOff ends the response to r after a write that failed in the middle. Over HTTP/3
+// it would seem complete otherwise, since the stream outlives the deadline of a write.
+func breakOff(r *http.Request) {
+	if r.ProtoMajor == 3 {
+		panic(http.ErrAbortHandler)
+	}
+}
+
 // cutLocked ends a write that blocks since then, while the handler runs, under the lock
 // of [openStreams].
 func (r *response) cutLocked(since int64, patience time.Duration) {

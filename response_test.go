@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 )
@@ -434,4 +435,37 @@ func TestTurnedAwayFromAnEndingServer(t *testing.T) {
 			}
 		}
 	}
+}
+
+// brokenResponse cannot be written to.
+type brokenResponse struct{ recordedResponse }
+
+func (*brokenResponse) Write([]byte) (int, error) { return 0, errors.New("broken") }
+
+// What breaks off over HTTP/3 does not end as if it were complete: the stream could still
+// be closed in good order there.
+func TestBrokenResponsesAreAborted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, new(Handler))
+		for major := 1; major <= 3; major++ {
+			for header, value := range map[string]string{"Accept": "text/event-stream", "Prefer": "wait=1"} {
+				w := &brokenResponse{recordedResponse{header: make(http.Header)}}
+				r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
+				r.ProtoMajor = major
+				r.Header.Set(header, value)
+				var aborted any
+				func() {
+					defer func() { aborted = recover() }()
+					s.h.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.server), s)
+				}()
+				if (aborted == http.ErrAbortHandler) != (major == 3) {
+					t.Errorf("HTTP/%d, %s: %v", major, header, aborted)
+				}
+			}
+		}
+		if s.h.open.any() || s.h.pool.streams != 0 {
+			t.Error("an aborted response is not over")
+		}
+		s.close()
+	})
 }
