@@ -48,8 +48,9 @@ type promiseWorld struct {
 	options Handler // of the newest configuration
 	config  int     // counts configurations that differ
 
+	backends map[string]*promise.Backend // by path
+
 	mu      sync.Mutex // guards all below
-	paths   map[string]*promisePath
 	current *promiseServer
 	frozen  bool
 	events  int
@@ -66,26 +67,15 @@ type promiseServer struct {
 	streams sync.WaitGroup
 }
 
-// promisePath is a document upstream.
-type promisePath struct {
-	mu   sync.Mutex // guards all below
-	doc  *promise.Walk
-	rand *rand.Rand
-	text string
-	tag  int
-}
-
 func newPromiseWorld(t *testing.T, seed uint64) *promiseWorld {
-	w := &promiseWorld{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), paths: make(map[string]*promisePath)}
+	w := &promiseWorld{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), backends: make(map[string]*promise.Backend)}
 	if w.rand.IntN(3) == 0 {
 		w.ignored = promise.Ignored
 	}
 	w.oracle = promise.New(w.ignored...)
 	for i := range uint64(2) {
-		r := rand.New(rand.NewPCG(seed, 1+i))
-		p := &promisePath{rand: r, doc: promise.NewWalk(r, fmt.Sprint("/", i))}
-		p.text = p.doc.String()
-		w.paths[fmt.Sprint("/", i)] = p
+		path := fmt.Sprint("/", i)
+		w.backends[path] = promise.NewBackend(seed, 1+i, path)
 	}
 	w.configure()
 	w.current = w.provision()
@@ -143,28 +133,14 @@ func (s *promiseServer) ServeHTTP(rw http.ResponseWriter, r *http.Request) error
 	s.mu.Lock()
 	frozen := s.frozen
 	s.mu.Unlock()
-	p := s.paths[r.URL.Path]
-	p.mu.Lock()
-	n, wait := p.rand.IntN(100), time.Duration(p.rand.IntN(30))*time.Millisecond
+	text, tag, fault := s.backends[r.URL.Path].Poll(frozen)
+	time.Sleep(rand.N(30 * time.Millisecond))
 	switch {
-	case frozen:
-		n = 100
-	case n < 50:
-		p.doc.Step()
-		fallthrough
-	case n < 55:
-		p.text = p.doc.String()
-		p.tag++
-	}
-	text, tag := p.text, fmt.Sprintf(`"%d"`, p.tag)
-	p.mu.Unlock()
-	time.Sleep(wait)
-	switch {
-	case n == 55:
+	case fault > 35:
 		<-r.Context().Done()
 		return r.Context().Err()
-	case n < 60 && n > 55:
-		rw.WriteHeader([]int{404, 500, 503, 302}[n-56])
+	case fault > 0:
+		rw.WriteHeader([]int{404, 500, 503, 302}[fault%4])
 		return nil
 	}
 	rw.Header().Set("ETag", tag)
@@ -275,9 +251,9 @@ func (c *promiseClient) run() error {
 // aim draws what is followed.
 func (c *promiseClient) aim() {
 	c.knows.Forget()
-	c.path = fmt.Sprint("/", c.rand.IntN(len(c.paths)))
+	c.path = fmt.Sprint("/", c.rand.IntN(len(c.backends)))
 	c.format = []string{formatPatch, formatPatch, formatMerge, formatFull}[c.rand.IntN(4)]
-	c.part = c.paths[c.path].doc.Pointer(c.rand)
+	c.part = promise.Pointer(c.rand)
 }
 
 var (

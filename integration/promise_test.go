@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"path"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,26 +53,18 @@ type world struct {
 	all    context.Context
 	cancel context.CancelFunc
 
-	mu    sync.Mutex // guards all below
-	walks map[string]*walk
-	h3    *http.Client
-	life  context.Context // of the process: over HTTP/3 nothing else tells that it is over
-	end   context.CancelFunc
+	backends [promisePaths]*promise.Backend
+
+	mu   sync.Mutex // guards all below
+	h3   *http.Client
+	life context.Context // of the process: over HTTP/3 nothing else tells that it is over
+	end  context.CancelFunc
 
 	events, cuts, polled atomic.Int64
 }
 
-// walk is a document upstream and what its backend does to it.
-type walk struct {
-	mu   sync.Mutex // guards all below
-	doc  *promise.Walk
-	rand *rand.Rand
-	text string
-	tag  int
-}
-
 func newWorld(t *testing.T, seed uint64) *world {
-	w := &world{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0)), walks: make(map[string]*walk)}
+	w := &world{t: t, seed: seed, rand: rand.New(rand.NewPCG(seed, 0))}
 	all := append([]string{"h1+TLS"}, protocols...)
 	if n := seed % 5; n < 4 {
 		w.protocols = all[n : n+1]
@@ -85,6 +79,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 	}
 	w.oracle = promise.New(w.ignored...)
 	w.all, w.cancel = context.WithCancel(t.Context())
+	for i := range w.backends {
+		w.backends[i] = promise.NewBackend(seed, uint64(1+i), w.pathOf(i))
+	}
 	w.upstream = newUpstream(t, "")
 	w.upstream.setAnswer(w.poll)
 	return w
@@ -124,26 +121,14 @@ func pollerOf(host, config, path string) string {
 	return host + " " + config + " " + path
 }
 
-func (w *world) walk(path string) *walk {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	k := w.walks[path]
-	if k == nil {
-		r := rand.New(rand.NewPCG(w.seed, uint64(path[len(path)-1])))
-		k = &walk{doc: promise.NewWalk(r, path), rand: r}
-		k.text = k.doc.String()
-		w.walks[path] = k
-	}
-	return k
-}
-
 // poll answers a poll with the document, which may have changed, or fails.
 func (w *world) poll(rw http.ResponseWriter, r *http.Request) {
 	w.polled.Add(1)
 	rw.Header().Set("X-Upstream", "1")
 	io.Copy(io.Discard, r.Body)
-	text, tag, fault := w.walk(r.URL.Path).next(w.frozen.Load())
-	if fault >= 0 && r.Method == http.MethodGet {
+	number, _ := strconv.Atoi(path.Base(r.URL.Path))
+	text, tag, fault := w.backends[number].Poll(w.frozen.Load())
+	if fault > 0 && r.Method == http.MethodGet {
 		fails(rw, r, fault)
 		return
 	}
@@ -159,42 +144,22 @@ func (w *world) poll(rw http.ResponseWriter, r *http.Request) {
 	io.WriteString(rw, text)
 }
 
-// next returns the document as the next poll finds it, or which fault, if not negative.
-func (k *walk) next(frozen bool) (text, tag string, fault int) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	fault = -1
-	if n := k.rand.IntN(100); !frozen {
-		switch {
-		case n < 45:
-			k.doc.Step()
-			fallthrough
-		case n < 50: // the same, spelled in another way
-			k.text = k.doc.String()
-			k.tag++
-		case n < 60:
-			fault = k.rand.IntN(40)
-		}
-	}
-	return k.text, fmt.Sprintf(`"%d"`, k.tag), fault
-}
-
 // fails answers a poll with what is no document.
 func fails(w http.ResponseWriter, r *http.Request, how int) {
 	switch how {
-	case 0:
+	case 1:
 		w.Header().Set("Content-Length", "1000")
 		io.WriteString(w, `{"items":[]`)
 		panic(http.ErrAbortHandler)
-	case 1:
-		panic(http.ErrAbortHandler)
 	case 2:
-		io.WriteString(w, "<html>busy</html>")
+		panic(http.ErrAbortHandler)
 	case 3:
-		w.WriteHeader(http.StatusNotFound)
+		io.WriteString(w, "<html>busy</html>")
 	case 4:
+		w.WriteHeader(http.StatusNotFound)
+	case 5:
 		http.Redirect(w, r, "/api/other", http.StatusFound)
-	case 5: // until it times out
+	case 6: // until it times out
 		<-r.Context().Done()
 	default:
 		w.WriteHeader(http.StatusInternalServerError)
@@ -313,6 +278,8 @@ func (w *world) write() {
 	}
 }
 
-func (w *world) path(r *rand.Rand) string { return fmt.Sprint("/api/", r.IntN(promisePaths)) }
+func (w *world) path(r *rand.Rand) string { return w.pathOf(r.IntN(promisePaths)) }
+
+func (w *world) pathOf(number int) string { return fmt.Sprint("/api/", number) }
 
 var errSilent = errors.New("nothing comes, not even heartbeats")

@@ -40,12 +40,8 @@ func newWatcher(world *world, number int) *watcher {
 // aim draws what is followed.
 func (w *watcher) aim() {
 	w.knows.Forget()
-	w.path = w.world.path(w.rand)
+	w.path, w.pointer = w.world.path(w.rand), promise.Pointer(w.rand)
 	w.format = pick(w.rand, "patch", "patch", "merge", "full")
-	k := w.walk(w.path)
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	w.pointer = k.doc.Pointer(w.rand)
 	if w.polls {
 		w.format = "patch"
 	}

@@ -23,7 +23,7 @@ type Walk struct {
 // Ignored are the patterns of what changes in the documents of a walk without meaning.
 var Ignored = []string{"/polled", "/items/*/seen"}
 
-// Selectable are patterns for the parts that [Walk.Pointer] leads to.
+// Selectable are patterns for the parts that [Pointer] leads to.
 var Selectable = []string{"/items", "/items/*", "/items/*/price", "/map", "/map/*", "/n"}
 
 // NewWalk returns a walk of a document that says its name.
@@ -44,8 +44,8 @@ func NewWalk(r *rand.Rand, name string) *Walk {
 	return w
 }
 
-// Pointer returns one to a part of the document, or to the whole.
-func (w *Walk) Pointer(r *rand.Rand) string {
+// Pointer returns one to a part of such a document, or to the whole, drawn from r.
+func Pointer(r *rand.Rand) string {
 	id := strconv.Itoa(r.IntN(8))
 	return []string{"", "", "/items", "/items/0", "/items/[id=" + id + "]", "/items/[id=" + id + "]/price", "/map", "/map/k" + id, "/n"}[r.IntN(9)]
 }
