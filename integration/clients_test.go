@@ -59,7 +59,7 @@ func TestOnePollForAllClients(t *testing.T) {
 
 // Streams that wait hold no document of their own.
 func TestWaitingStreamsShareTheDocument(t *testing.T) {
-	const clients = 60
+	const clients = 30
 	document := func(n int) string { return fmt.Sprintf(`{"n":%d,"filler":%q}`, n, strings.Repeat("x", 1<<20)) }
 	u := newUpstream(t, document(0))
 	c := start(t, u.site("interval 10ms\nhistory 10 64KiB"))

@@ -32,7 +32,7 @@ func TestHistories(t *testing.T) {
 	maps.Copy(replayed, generatedHistories())
 	for name, versions := range replayed {
 		for _, protocol := range []string{"h1", "h2"} {
-			t.Run(name+"/"+protocol, func(t *testing.T) { replay(t, protocol, "", 20, newHistory(t, versions)) })
+			t.Run(name+"/"+protocol, func(t *testing.T) { replay(t, protocol, "", 10, newHistory(t, versions)) })
 		}
 	}
 }
