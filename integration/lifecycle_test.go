@@ -215,7 +215,7 @@ func countOn(ctx context.Context, c *caddy, protocol, encoding string) error {
 		stop()
 		s.close()
 	}
-	if last < 100 {
+	if last < 50 {
 		return fmt.Errorf("only %d events", last)
 	}
 	return nil
