@@ -165,12 +165,12 @@ func appendRetry(b []byte, retry time.Duration) []byte {
 // client cut before the end of its first event would come back for what follows it.
 func appendResynchronisation(b []byte, lastEventID string, retry time.Duration) []byte {
 	b = append(b, heartbeat...)
-	b = append(b, "id:"...)
-	if _, ok := parseEventID(lastEventID); ok {
-		b = append(b, ' ')
+	if _, ok := parseEventID(lastEventID); ok || lastEventID == "" {
+		b = append(b, "id: "...)
 		b = append(b, lastEventID...)
+		b = append(b, '\n')
 	}
-	b = append(b, "\nevent: _\n\n"...)
+	b = append(b, "event: _\n\n"...)
 	return appendRetry(b, retry)
 }
 

@@ -233,8 +233,8 @@ func TestPreambles(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{string(appendPreamble(nil, 2317*time.Millisecond)), ":\nretry: 2317\n"},
 		{string(appendResynchronisation(nil, id, time.Second)), ":\nid: " + id + "\nevent: _\n\nretry: 1000\n"},
-		{string(appendResynchronisation(nil, "", time.Second)), ":\nid:\nevent: _\n\nretry: 1000\n"},
-		{string(appendResynchronisation(nil, "evil", time.Second)), ":\nid:\nevent: _\n\nretry: 1000\n"},
+		{string(appendResynchronisation(nil, "", time.Second)), ":\nid: \nevent: _\n\nretry: 1000\n"},
+		{string(appendResynchronisation(nil, "evil", time.Second)), ":\nevent: _\n\nretry: 1000\n"},
 	} {
 		if c.got != c.want {
 			t.Errorf("%q, want %q", c.got, c.want)

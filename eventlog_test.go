@@ -441,3 +441,21 @@ func TestEvictedVersionsAreNotFoundByDigest(t *testing.T) {
 		t.Error("a long-poll that has the one document is told that it has the other")
 	}
 }
+
+// A client of this log whose document has come back since, after its version was evicted,
+// is sent it again; to one of another log it is the same document.
+func TestEvictedVersionsThatCameBack(t *testing.T) {
+	l := newEventLog(eventLogConfig{maxBytes: 1 << 20})
+	l.append(documentNo(0), nil, 1)
+	first := l.after(eventID{}, 1, nil).cursor
+	l.append(documentNo(1), nil, 1)
+	l.append(documentNo(0), nil, 1)
+	elsewhere := first
+	elsewhere.epoch++
+	if got := l.after(first, 1, nil); len(got.events) != 1 || got.how != resumedSnapshot || got.cursor.seq != 2 {
+		t.Errorf("%d events, %s, at %v", len(got.events), got.how, got.cursor)
+	}
+	if got := l.after(elsewhere, 1, nil); len(got.events) != 0 || got.how != resumedDigest {
+		t.Errorf("of another log: %d events, %s", len(got.events), got.how)
+	}
+}

@@ -107,6 +107,6 @@ func (h *Handler) answerLongPoll(w http.ResponseWriter, r *http.Request, id even
 	}
 	response.w.WriteHeader(status)
 	if document != nil && response.write(time.Now(), document, nil) != nil {
-		breakOff(r)
+		response.breakOff(r)
 	}
 }

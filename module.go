@@ -400,7 +400,7 @@ func (h *Handler) serveStream(r *http.Request, s *stream) {
 	streamEndsTotal.WithLabelValues(why).Inc()
 	h.logger.Debug("stream ended", s.resource.field(), zap.String("reason", why))
 	if why == endWriteFailed {
-		breakOff(r)
+		s.response.breakOff(r)
 	}
 }
 

@@ -125,8 +125,8 @@ func (p *poller) poll(ctx context.Context, src *source) pollResult {
 	}
 	if result.good() {
 		result.fresh = freshness(rec.sent)
-	} else if result.status >= 400 && result.status < 500 {
-		p.validators = validators{} // perhaps it is they that the upstream refuses
+	} else if p.failures > 0 {
+		p.validators = validators{} // perhaps it is they that the upstream cannot take
 	}
 	return result
 }
@@ -343,7 +343,7 @@ func (w *recorder) WriteHeader(status int) {
 	if status < 100 { // is none, and "as if it had a 5xx" (RFC 9110 §15)
 		status = http.StatusInternalServerError
 	}
-	if w.status != 0 || status < 200 { // an informational answer precedes the final one
+	if w.status != 0 || status < 200 && status != http.StatusSwitchingProtocols { // an informational answer precedes the final one
 		return
 	}
 	w.status = status

@@ -168,9 +168,9 @@ func (w *promiseWorld) run() {
 		time.Sleep(time.Duration(w.rand.IntN(800)) * time.Millisecond)
 		old := w.current
 		switch w.rand.IntN(6) {
-		case 0: // the process is killed, and starts again
+		case 0: // the process is killed; clients find nobody until it starts again
+			w.take(nil)
 			old.kill()
-			old.streams.Wait()
 			unloading.Wait()
 			old.unload()
 			w.take(w.provision())
@@ -225,8 +225,14 @@ func (c *promiseClient) run() error {
 	for time.Now().Before(until) {
 		c.mu.Lock()
 		s, frozen := c.current, c.frozen
-		s.streams.Add(1)
+		if s != nil {
+			s.streams.Add(1)
+		}
 		c.mu.Unlock()
+		if s == nil {
+			time.Sleep(time.Millisecond)
+			continue
+		}
 		if c.path == "" || !frozen && c.rand.IntN(20) == 0 {
 			c.aim()
 		}

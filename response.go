@@ -178,10 +178,11 @@ func (r *response) end() {
 	r.controller.Flush()
 }
 
-// breakOff ends the response to r after a write that failed in the middle. Over HTTP/3
-// it would seem complete otherwise, since the stream outlives the deadline of a write.
-func breakOff(r *http.Request) {
-	if r.ProtoMajor == 3 {
+// breakOff ends the response to r, if somebody may still be there to take it for complete
+// although a write has failed in the middle: over HTTP/3, where the stream outlives the
+// deadline of a write, and where a write was given up because the process ends.
+func (r *response) breakOff(request *http.Request) {
+	if request.Context().Err() == nil && (request.ProtoMajor == 3 || isClosed(r.open.exiting)) {
 		panic(http.ErrAbortHandler)
 	}
 }

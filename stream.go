@@ -179,7 +179,7 @@ func preamble(r *http.Request, retry time.Duration) (b []byte) {
 		}
 	}
 	if fromWebKit(r) {
-		return appendResynchronisation(b, r.Header.Get("Last-Event-ID"), retry)
+		return appendResynchronisation(b, lastEventID(r), retry)
 	}
 	return appendPreamble(b, retry)
 }

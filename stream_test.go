@@ -15,6 +15,18 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
+// A client's place is restored wherever it was said.
+func TestWebKitKeepsTheIDOfTheQuery(t *testing.T) {
+	id := eventID{1, 2, 3}.String()
+	r := httptest.NewRequest(http.MethodGet, "/?lastEventId="+id, nil)
+	r.Header.Set("Accept", "text/event-stream")
+	r.Header.Set("Cache-Control", "no-cache")
+	r.Header.Set("User-Agent", "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15")
+	if got, want := string(preamble(r, time.Second)), ":\nid: "+id+"\nevent: _\n\nretry: 1000\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestWebKitIsKnown(t *testing.T) {
 	const (
 		safari = "Mozilla/5.0 (Macintosh) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15"
@@ -309,7 +321,14 @@ func TestLargeEventsEndWithTheProcess(t *testing.T) {
 		w := &exitsAtOnce{recordedResponse{header: make(http.Header)}, s.h.beginExit}
 		r := httptest.NewRequest(http.MethodGet, "/", http.NoBody)
 		r.Header.Set("Accept", "text/event-stream")
-		s.h.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.server), s)
+		func() {
+			defer func() {
+				if recover() != http.ErrAbortHandler { // or it would look complete
+					t.Error("the response is not aborted")
+				}
+			}()
+			s.h.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.server), s)
+		}()
 		if n := w.body.Len(); n < chunk || n >= 2*chunk {
 			t.Errorf("%d bytes were written", n)
 		}

@@ -257,7 +257,7 @@ func TestNginxReloadsAndRestarts(t *testing.T) {
 func TestHeartbeatsBehindNginx(t *testing.T) {
 	u := newUpstream(t, catalogue(0))
 	back := start(t, u.site("interval 10ms\nheartbeat 300ms")+"\n"+strings.ReplaceAll(u.site("interval 10ms\nheartbeat 1h"), "/api/", "/silent/"))
-	for _, d := range startNginx(t, "proxy_read_timeout 1s;", back.proxyPass()).doors() {
+	for _, d := range startNginx(t, "proxy_read_timeout 2s;", back.proxyPass()).doors() {
 		u.set(catalogue(0))
 		s, silent := d.open(t, "/api/"+d.protocol, ""), d.open(t, "/silent/"+d.protocol, "")
 		back.next(s)
@@ -267,7 +267,7 @@ func TestHeartbeatsBehindNginx(t *testing.T) {
 			t.Errorf("%s: nothing was sent, but the stream ended with %v", d.protocol, err)
 		}
 		t.Logf("%s: without heartbeats the stream ended after %v", d.protocol, time.Since(began))
-		time.Sleep(max(0, time.Until(began.Add(3*time.Second))))
+		time.Sleep(max(0, time.Until(began.Add(5*time.Second))))
 		u.set(catalogue(1))
 		if e := back.next(s); !strings.Contains(e.Data, `"path":"/version","value":1}`) {
 			t.Errorf("%s: %.100s", d.protocol, e.Data)

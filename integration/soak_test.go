@@ -346,13 +346,13 @@ func (s *soak) expectNothingLeft() {
 	}
 }
 
-// expectVariety looks whether the soak was one.
+// expectVariety looks whether a long soak was one.
 func (s *soak) expectVariety() {
 	for what, happened := range map[string]int64{
 		"events": s.events.Load(), "long-polls": s.answered.Load(), "visits": s.visits.Load(), "cuts": s.cuts.Load(),
 		"stalls": s.stalls.Load(), "reloads": s.reloads.Load(), "resumed streams": s.resumed.Load(), "faults": s.documents.faults.Load(),
 	} {
-		if happened < int64(s.form.rests) {
+		if *long > 0 && happened < int64(s.form.rests) {
 			s.t.Errorf("only %d %s", happened, what)
 		}
 	}
@@ -360,7 +360,7 @@ func (s *soak) expectVariety() {
 		s.t.Errorf("%d clients were refused, as if views were never dropped", refused)
 	}
 	for _, outcome := range []string{"new", "held", "digest", "snapshot"} {
-		if s.metric(`caddy_poll_sse_resumes_total{outcome="`+outcome+`"}`) == 0 {
+		if *long > 0 && s.metric(`caddy_poll_sse_resumes_total{outcome="`+outcome+`"}`) == 0 {
 			s.t.Errorf("no stream began with outcome %s", outcome)
 		}
 	}

@@ -78,8 +78,8 @@ func TestBeginningOfStreams(t *testing.T) {
 		{"plain", "", nil, ":\nretry: 7000\ndata: "},
 		{"Chrome", id, []string{"User-Agent", chrome, "Cache-Control", "no-cache"}, ":\nretry: 7000\ndata: "},
 		{"WebKit", id, []string{"User-Agent", webKit, "Cache-Control", "no-cache"}, ":\nid: " + id + "\nevent: _\n\nretry: 7000\ndata: "},
-		{"WebKit at first", "", []string{"User-Agent", webKit, "Cache-Control", "no-cache"}, ":\nid:\nevent: _\n\nretry: 7000\ndata: "},
-		{"WebKit with garbage", "x", []string{"User-Agent", webKit, "Cache-Control", "no-cache"}, ":\nid:\nevent: _\n\nretry: 7000\ndata: "},
+		{"WebKit at first", "", []string{"User-Agent", webKit, "Cache-Control", "no-cache"}, ":\nid: \nevent: _\n\nretry: 7000\ndata: "},
+		{"WebKit with garbage", "x", []string{"User-Agent", webKit, "Cache-Control", "no-cache"}, ":\nevent: _\n\nretry: 7000\ndata: "},
 		{"fetch in WebKit", id, []string{"User-Agent", webKit, "Cache-Control", "no-cache", "Accept", "text/event-stream, */*"}, ":\nretry: 7000\ndata: "},
 	} {
 		for _, protocol := range protocols {
