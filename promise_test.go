@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -305,7 +306,7 @@ func (c *promiseClient) connect(s *promiseServer, frozen bool) error {
 }
 
 func (c *promiseClient) follow(w *pipeWriter, body io.Reader, frozen bool) error {
-	budget := 1 << 40
+	budget := math.MaxInt
 	if !frozen && c.rand.IntN(3) > 0 {
 		budget = c.rand.IntN(8 << c.rand.IntN(14))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
@@ -191,7 +192,7 @@ func (w *watcher) follow(response *http.Response, body io.Reader, final bool) er
 		}
 		return nil // the first poll has failed so that the request passed
 	}
-	budget := 1 << 40
+	budget := math.MaxInt
 	if !final && w.rand.IntN(4) > 0 {
 		budget = w.rand.IntN(8 << w.rand.IntN(14))
 	}
