@@ -16,6 +16,8 @@ var resourcePools = caddy.NewUsagePool()
 // resourcePool holds the resources of one handler, and of those that took its place
 // in newer generations of the configuration.
 type resourcePool struct {
+	expiring sync.WaitGroup // the timers that close a resource; added to under the lock, while not over
+
 	mu      sync.Mutex // guards all below, and the fields of resources that say so
 	byKey   map[string]*resource
 	streams int
@@ -40,6 +42,7 @@ func (p *resourcePool) Destruct() error {
 		}
 		r.close()
 	}
+	p.expiring.Wait()
 	return nil
 }
 
@@ -154,10 +157,12 @@ func (p *resourcePool) expire(r *resource, since time.Time) {
 	var unused *resource
 	if !p.over && len(r.streams) == 0 && r.idleSince == since && p.byKey[r.key] == r {
 		unused = p.removeLocked(r)
+		p.expiring.Add(1)
 	}
 	p.mu.Unlock()
 	if unused != nil {
 		unused.close()
+		p.expiring.Done()
 	}
 }
 

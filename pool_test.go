@@ -139,3 +139,30 @@ func TestNothingLingersOfAWithdrawnDocument(t *testing.T) {
 		s.close()
 	})
 }
+
+// What is just being closed because it has lingered for long enough is waited for too.
+func TestTheEndWaitsForWhatExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Linger: caddy.Duration(time.Second), Interval: caddy.Duration(100 * time.Millisecond)})
+		client := s.get(s.h, "/")
+		s.waitForPolls(1)
+		client.leave()
+		<-client.done
+		polling := false
+		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+			polling = true
+			<-r.Context().Done()
+			time.Sleep(time.Second) // a route that takes its time to give up
+			polling = false
+			return r.Context().Err()
+		})
+		time.Sleep(1100 * time.Millisecond)
+		if !polling {
+			t.Fatal("the resource is gone already")
+		}
+		s.close()
+		if polling {
+			t.Error("it is still polled")
+		}
+	})
+}

@@ -224,6 +224,9 @@ func (w *world) keepPromise() {
 	answers, states, logs := w.oracle.Counts()
 	w.t.Logf("%v: %d polls, %d documents, %d states; %d logs, %d events, %d cuts, %d stops, %d configurations",
 		w.protocols, w.polled.Load(), answers, states, logs, w.events.Load(), w.cuts.Load(), w.stops.Load()/2, w.generation)
+	if unseen := w.oracle.Unseen(); unseen > logs/4 {
+		w.t.Errorf("%d states in no log", unseen)
+	}
 	if w.events.Load() < enoughEvents/10 {
 		w.t.Error("hardly any events")
 	}

@@ -75,6 +75,7 @@ type state struct {
 type log struct {
 	wish     string
 	versions map[uint64]sum
+	unseen   map[uint64]bool // the versions before which it lacks a state
 }
 
 // Answer notes that a poller is about to be answered with a good document.
@@ -204,10 +205,20 @@ func (c *Client) moveLocked(to document, text, format string, whole bool) error 
 	}
 	places := c.nextLocked(to, next, whole)
 	if len(places) == 0 {
-		return fmt.Errorf("event %s, whole %v, follows %s at %v: what it leads to is no state that may follow", text, whole, c.ID, c.places)
+		return fmt.Errorf("event %s, whole %v, follows %s at %v: what it leads to is no state that may follow, but %v of %d", text, whole, c.ID, c.places, c.whereLocked(to.sum), len(c.statesLocked()))
 	}
 	c.document, c.held, c.places, c.id, c.ID = to, true, places, next, text
 	return nil
+}
+
+// whereLocked returns which states are of that sum.
+func (c *Client) whereLocked(s sum) (places []int) {
+	for i, state := range c.statesLocked() {
+		if slices.Contains(state.all, s) {
+			places = append(places, i)
+		}
+	}
+	return places
 }
 
 // nextLocked returns which states an event may lead to.
@@ -215,19 +226,36 @@ func (c *Client) nextLocked(to document, next id, whole bool) (places []int) {
 	states := c.statesLocked()
 	ignoring := len(c.oracle.ignored) > 0
 	is := func(i int, s sum) bool { return i >= 0 && i < len(states) && slices.Contains(states[i].all, s) }
+	if next.epoch == c.id.epoch && !ignoring { // the sequence numbers of a log count its states
+		steps := int(next.seq - c.id.seq)
+		if steps > 1 && !whole {
+			return nil
+		}
+		for _, i := range c.places {
+			if is(i+steps, to.sum) {
+				places = append(places, i+steps)
+			}
+		}
+		if places != nil {
+			return places
+		}
+		// The last poll of a resource that ends may be answered between two of the one
+		// that takes its place. Nobody sees that answer; see Unseen.
+		for _, i := range c.places {
+			if is(i+steps+1, to.sum) {
+				c.oracle.logs[next.epoch].unseen[next.seq] = true
+				places = append(places, i+steps+1)
+			}
+		}
+		return places
+	}
 	first := 0
 	if len(c.places) > 0 {
 		first = c.places[0]
 	}
 	for i := first; i < len(states); i++ {
-		known := c.places == nil || slices.Contains(c.places, i)
-		switch same := next.epoch == c.id.epoch; {
-		case same && !ignoring && known: // the sequence numbers of a log count its states
-			if j := i + int(next.seq-c.id.seq); is(j, to.sum) && (whole || is(j-1, c.document.sum)) {
-				places = append(places, j)
-			}
-		case same && !ignoring:
-		case whole && is(i, to.sum): // in another log
+		switch {
+		case whole && is(i, to.sum):
 			places = append(places, i)
 		case whole:
 		case is(i, c.document.sum) && is(i+1, to.sum): // where its digest was recognised
@@ -236,7 +264,17 @@ func (c *Client) nextLocked(to document, next id, whole bool) (places []int) {
 			places = append(places, i)
 		}
 	}
-	return slices.Compact(places)
+	return places
+}
+
+// Unseen returns how many answers no log has. Each life of a resource can end with one.
+func (o *Oracle) Unseen() (unseen int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.logs {
+		unseen += len(l.unseen)
+	}
+	return unseen
 }
 
 func (c *Client) statesLocked() []state {
@@ -260,7 +298,7 @@ func (o *Oracle) noteLocked(n id, s sum, wish string) error {
 	o.digests[n.digest] = s
 	l := o.logs[n.epoch]
 	if l == nil {
-		l = &log{wish, make(map[uint64]sum)}
+		l = &log{wish, make(map[uint64]sum), make(map[uint64]bool)}
 		o.logs[n.epoch] = l
 	}
 	if l.wish != wish {

@@ -32,26 +32,28 @@ func TestClient(t *testing.T) {
 	b := func(seq int, digest string) string { return idOf('b', seq, digest) }
 	tests := map[string]struct {
 		good   bool
+		unseen int
 		events []sse.Event
 	}{
-		"every state":                     {true, []sse.Event{at(0, a(0, "1")), n(2, a(1, "2")), n(1, a(2, "1")), at(3, a(3, "3"))}},
-		"a snapshot of a later state":     {true, []sse.Event{at(0, a(0, "1")), at(3, a(3, "3"))}},
-		"recognised in another log":       {true, []sse.Event{at(0, a(0, "1")), n(2, b(1, "2"))}},
-		"recognised as it was again":      {true, []sse.Event{at(0, a(0, "1")), at(3, b(3, "3"))}},
-		"a snapshot from another log":     {true, []sse.Event{at(1, a(1, "2")), at(1, b(0, "2"))}},
-		"the last state":                  {true, []sse.Event{at(5, a(5, "5"))}},
-		"no snapshot":                     {false, []sse.Event{n(2, a(1, "2"))}},
-		"a state left out":                {false, []sse.Event{at(1, a(0, "2")), at(3, a(1, "3"))}},
-		"a patch for another state":       {false, []sse.Event{at(1, a(1, "2")), at(5, a(2, "5"))}},
-		"the same again":                  {false, []sse.Event{at(0, a(0, "1")), at(0, a(0, "1"))}},
-		"the same with another number":    {false, []sse.Event{at(1, a(1, "2")), at(1, a(2, "2"))}},
-		"back":                            {false, []sse.Event{at(3, a(3, "3")), at(0, b(0, "1"))}},
-		"a state that never was":          {false, []sse.Event{at(0, a(0, "1")), n(7, a(1, "7"))}},
-		"a patch that does not apply":     {false, []sse.Event{at(3, a(3, "3")), n(4, a(4, "4"))}},
-		"no id":                           {false, []sse.Event{at(0, "")}},
-		"one digest for two documents":    {false, []sse.Event{at(0, a(0, "1")), n(2, a(1, "1"))}},
-		"one number for two documents":    {false, []sse.Event{at(0, a(0, "1")), n(2, a(1, "2")), at(3, b(0, "3")), at(4, a(1, "4"))}},
-		"another log that lacks the next": {false, []sse.Event{at(1, a(1, "2")), n(4, b(4, "4"))}},
+		"every state":                     {true, 0, []sse.Event{at(0, a(0, "1")), n(2, a(1, "2")), n(1, a(2, "1")), at(3, a(3, "3"))}},
+		"a snapshot of a later state":     {true, 0, []sse.Event{at(0, a(0, "1")), at(3, a(3, "3"))}},
+		"recognised in another log":       {true, 0, []sse.Event{at(0, a(0, "1")), n(2, b(1, "2"))}},
+		"recognised as it was again":      {true, 0, []sse.Event{at(0, a(0, "1")), at(3, b(3, "3"))}},
+		"a snapshot from another log":     {true, 0, []sse.Event{at(1, a(1, "2")), at(1, b(0, "2"))}},
+		"the last state":                  {true, 0, []sse.Event{at(5, a(5, "5"))}},
+		"a state that nobody saw":         {true, 1, []sse.Event{at(1, a(0, "2")), at(3, a(1, "3"))}},
+		"no snapshot":                     {false, 0, []sse.Event{n(2, a(1, "2"))}},
+		"a state left out":                {false, 0, []sse.Event{at(1, a(0, "2")), at(4, a(1, "4"))}},
+		"a patch for another state":       {false, 0, []sse.Event{at(1, a(1, "2")), at(5, a(2, "5"))}},
+		"the same again":                  {false, 0, []sse.Event{at(0, a(0, "1")), at(0, a(0, "1"))}},
+		"the same with another number":    {false, 0, []sse.Event{at(1, a(1, "2")), at(1, a(2, "2"))}},
+		"back":                            {false, 0, []sse.Event{at(3, a(3, "3")), at(0, b(0, "1"))}},
+		"a state that never was":          {false, 0, []sse.Event{at(0, a(0, "1")), n(7, a(1, "7"))}},
+		"a patch that does not apply":     {false, 0, []sse.Event{at(3, a(3, "3")), n(4, a(4, "4"))}},
+		"no id":                           {false, 0, []sse.Event{at(0, "")}},
+		"one digest for two documents":    {false, 0, []sse.Event{at(0, a(0, "1")), n(2, a(1, "1"))}},
+		"one number for two documents":    {false, 0, []sse.Event{at(0, a(0, "1")), n(2, a(1, "2")), at(3, b(0, "3")), at(4, a(1, "4"))}},
+		"another log that lacks the next": {false, 0, []sse.Event{at(1, a(1, "2")), n(4, b(4, "4"))}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -70,6 +72,9 @@ func TestClient(t *testing.T) {
 			}
 			if (err == nil) != test.good {
 				t.Errorf("got %v", err)
+			}
+			if got := o.Unseen(); got != test.unseen {
+				t.Errorf("%d states unseen, want %d", got, test.unseen)
 			}
 			if last := test.events[len(test.events)-1].Data == at(5, "").Data; c.IsUpToDate() != (last && test.good) {
 				t.Error("up to date", c.IsUpToDate())
