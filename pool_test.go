@@ -3,6 +3,7 @@ package pollsse
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,20 +149,20 @@ func TestTheEndWaitsForWhatExpires(t *testing.T) {
 		s.waitForPolls(1)
 		client.leave()
 		<-client.done
-		polling := false
+		var polling atomic.Bool
 		s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
-			polling = true
+			polling.Store(true)
 			<-r.Context().Done()
 			time.Sleep(time.Second) // a route that takes its time to give up
-			polling = false
+			polling.Store(false)
 			return r.Context().Err()
 		})
 		time.Sleep(1100 * time.Millisecond)
-		if !polling {
+		if !polling.Load() {
 			t.Fatal("the resource is gone already")
 		}
 		s.close()
-		if polling {
+		if polling.Load() {
 			t.Error("it is still polled")
 		}
 	})
