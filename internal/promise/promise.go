@@ -338,13 +338,10 @@ func (o *Oracle) applyLocked(s step, from any) (document, error) {
 	}
 	var v any
 	var err error
-	switch {
-	case s.format == "patch":
+	if s.format == "patch" {
 		v, err = oracle.Apply(from, []byte(s.data))
-	default:
-		if v, err = oracle.Value([]byte(s.data)); err == nil && s.format == "merge" && !s.snapshot {
-			v = oracle.Merge(from, v)
-		}
+	} else if v, err = oracle.Value([]byte(s.data)); err == nil && s.format == "merge" && !s.snapshot {
+		v = oracle.Merge(from, v)
 	}
 	if err != nil {
 		return document{}, fmt.Errorf("applying %.200s: %w", s.data, err)
