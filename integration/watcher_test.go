@@ -116,10 +116,13 @@ func (w *watcher) connectOnce(final bool) (upToDate bool, err error) {
 	} else {
 		err = w.follow(response, body, final)
 	}
+	var found wrong
 	switch {
+	case errors.As(err, &found): // whatever else may have happened
+		return false, err
 	case errors.Is(err, errUpToDate):
 		return true, nil
-	case err == nil, errors.Is(err, errCut), errors.Is(err, io.EOF), life.Err() != nil, w.hasStopped(stops) && isTransport(err):
+	case err == nil, errors.Is(err, errCut), errors.Is(err, io.EOF), life.Err() != nil, w.hasStopped(stops):
 		return final && w.polls && w.knows.IsUpToDate(), nil
 	case ctx.Err() != nil:
 		return false, errSilent
@@ -131,11 +134,6 @@ var errUpToDate = errors.New("up to date")
 
 // wrong is what is found wrong with what has come, other than that it has ceased.
 type wrong struct{ error }
-
-func isTransport(err error) bool {
-	var found wrong
-	return !errors.As(err, &found)
-}
 
 // request returns the next request, made with what the client knows.
 func (w *watcher) request(ctx context.Context, base string) *http.Request {
