@@ -162,7 +162,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for range 10 {
+	for range 14 { // for long enough, however slow the machine
 		time.Sleep(300 * time.Millisecond)
 		if err := c.reload(site); err != nil {
 			t.Error(err)
@@ -215,7 +215,7 @@ func countOn(ctx context.Context, c *caddy, protocol, encoding string) error {
 		stop()
 		s.close()
 	}
-	if last < 50 {
+	if last < 100 {
 		return fmt.Errorf("only %d events", last)
 	}
 	return nil
