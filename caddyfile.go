@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -13,12 +14,36 @@ import (
 )
 
 func init() {
-	httpcaddyfile.RegisterHandlerDirective("poll_sse", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-		handler := new(Handler)
-		return handler, handler.UnmarshalCaddyfile(h.Dispenser)
-	})
+	httpcaddyfile.RegisterDirective("poll_sse", routes)
 	// Whatever guards or rewrites a request runs before us; what answers it, after.
 	httpcaddyfile.RegisterDirectiveOrder("poll_sse", httpcaddyfile.After, "encode")
+}
+
+// routes returns the route of the handler and, where its matcher may not let requests
+// for its files pass, one for each of them.
+func routes(h httpcaddyfile.Helper) (routes []httpcaddyfile.ConfigValue, err error) {
+	h.Next() // consume the directive name
+	matcher, err := h.ExtractMatcherSet()
+	if err != nil {
+		return nil, err
+	}
+	handler := new(Handler)
+	if err := handler.UnmarshalCaddyfile(h.Dispenser); err != nil {
+		return nil, err
+	}
+	if matcher != nil && handler.Client != "" {
+		routes = append(routes, fileRoute(h, handler.Client, &Handler{Client: handler.Client})...)
+	}
+	if matcher != nil && handler.Inspect != "" {
+		routes = append(routes, fileRoute(h, handler.Inspect, &Handler{Inspect: handler.Inspect})...)
+	}
+	return append(routes, h.NewRoute(matcher, handler)...), nil
+}
+
+// fileRoute returns the route of a handler that serves a file at path.
+func fileRoute(h httpcaddyfile.Helper, path string, handler *Handler) []httpcaddyfile.ConfigValue {
+	matcher := caddy.ModuleMap{"path": caddyconfig.JSON(caddyhttp.MatchPath{path}, nil)}
+	return h.NewRoute(matcher, handler)
 }
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
@@ -45,6 +70,8 @@ func init() {
 //		max_views       <n>                     # 32, per resource
 //		max_body        <size>                  # 16MiB
 //		compress        gzip|off                # gzip
+//		client          <path>                  # of the client module; none
+//		inspect         <path>                  # of the inspector; none
 //	}
 //
 // Only key may be repeated, with another pointer.
@@ -145,6 +172,10 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 		return size(d, &h.MaxBody)
 	case "compress":
 		return word(d, &h.Compress)
+	case "client":
+		return word(d, &h.Client)
+	case "inspect":
+		return word(d, &h.Inspect)
 	default:
 		return d.Errf("unknown subdirective %q", name)
 	}

@@ -1,6 +1,7 @@
 package pollsse
 
 import (
+	"bytes"
 	"encoding/json"
 	"path/filepath"
 	"reflect"
@@ -38,7 +39,7 @@ func archives(t testing.TB, folder string) map[string]map[string]string {
 }
 
 // handlersOf adapts a Caddyfile of one site and returns the handlers of its routes.
-func handlersOf(text string) (handlers []json.RawMessage, err error) {
+func handlersOf(text string) (handlers [][]byte, err error) {
 	adapter := caddyfile.Adapter{ServerType: httpcaddyfile.ServerType{}}
 	config, _, err := adapter.Adapt([]byte(text), map[string]any{"filename": "Caddyfile"})
 	if err != nil {
@@ -64,7 +65,9 @@ func handlersOf(text string) (handlers []json.RawMessage, err error) {
 		for _, site := range server.Routes {
 			for _, subroute := range site.Handle {
 				for _, route := range subroute.Routes {
-					handlers = append(handlers, route.Handle...)
+					for _, h := range route.Handle {
+						handlers = append(handlers, h)
+					}
 				}
 			}
 		}
@@ -72,7 +75,7 @@ func handlersOf(text string) (handlers []json.RawMessage, err error) {
 	return handlers, nil
 }
 
-func nameOf(t *testing.T, handler json.RawMessage) string {
+func nameOf(t *testing.T, handler []byte) string {
 	t.Helper()
 	var h struct{ Handler string }
 	if err := json.Unmarshal(handler, &h); err != nil {
@@ -106,7 +109,7 @@ func TestCaddyfile(t *testing.T) {
 				}
 				return
 			}
-			if got := string(handlers[0]); got != strings.TrimSpace(files["JSON"]) {
+			if got := string(bytes.Join(handlers, []byte("\n"))); got != strings.TrimSpace(files["JSON"]) {
 				t.Errorf("JSON %s, want %s", got, files["JSON"])
 			}
 		})

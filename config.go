@@ -101,6 +101,12 @@ func (h *Handler) check() error {
 		return errors.New("select takes one pointer; * is for selectable, ignore and key")
 	case slices.Contains(h.Ignore, ""):
 		return errors.New("ignore cannot ignore the whole document")
+	case h.Client != "" && !validFilePath(h.Client):
+		return fmt.Errorf("client %q is not a path such as /poll_sse.js", h.Client)
+	case h.Inspect != "" && !validFilePath(h.Inspect):
+		return fmt.Errorf("inspect %q is not a path such as /inspect", h.Inspect)
+	case h.Client != "" && strings.EqualFold(h.Client, h.Inspect):
+		return errors.New("client and inspect need different paths")
 	case h.Retry.Max < h.Retry.Min:
 		return errors.New("retry must not have a maximum below its minimum")
 	case len(h.Query) > 1 && (slices.Contains(h.Query, "*") || slices.Contains(h.Query, "none")):

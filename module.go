@@ -165,6 +165,17 @@ type Handler struct {
 	// gzip.
 	Compress string `json:"compress,omitempty"`
 
+	// Where the client module is served, a JavaScript module of 2 KB that keeps a page's
+	// copy of a document up to date: a path such as /poll_sse.js, in requests that reach
+	// the handler. (In a Caddyfile the matcher of the directive does not matter.) Default:
+	// none.
+	Client string `json:"client,omitempty"`
+
+	// Where the inspector is served, a page that shows a stream at work: a path such as
+	// /inspect, as that of the client module. Whoever can open a stream is then told about
+	// each poll too, who asks for it with sse_status=polls. Default: none.
+	Inspect string `json:"inspect,omitempty"`
+
 	poolKey      string        // of the resource pool
 	pool         *resourcePool // referred to from Provision to Cleanup
 	ordinalKey   ordinalKey    // among identical handlers of the server
@@ -304,8 +315,13 @@ func (h *Handler) Cleanup() error {
 	return err
 }
 
-// ServeHTTP serves a stream, answers a long-poll, or passes the request on.
+// ServeHTTP serves a stream, a file of ours, answers a long-poll, or passes the request
+// on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if f := h.file(r); f != nil {
+		f.serve(w, r)
+		return nil
+	}
 	ask, ok, err := h.ask(r)
 	if !ok {
 		return h.pass(w, r, next)

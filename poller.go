@@ -38,6 +38,7 @@ type poller struct {
 	differ      jsondiff.Differ
 
 	held       *jsondiff.Document // of the last good poll
+	size       int                // of its body
 	validators validators
 	generation uint64        // whose source gave them
 	failures   int           // since the last good poll
@@ -55,6 +56,8 @@ type pollResult struct {
 	err        error         // more about the cause
 	retryAfter time.Duration // how long the upstream wants to be left alone
 	fresh      time.Duration // how long its answer stays good
+	duration   time.Duration // until it was answered
+	size       int           // of the newest document as the upstream sends it, in bytes
 
 	document *jsondiff.Document // of a good poll with a body
 	before   *jsondiff.Document // what that was compared with, nil for nothing
@@ -68,8 +71,8 @@ type pollResult struct {
 type pollKind string
 
 const (
-	pollGood        pollKind = "good"         // a document, perhaps the same
-	pollUnchanged   pollKind = "unchanged"    // the same bytes
+	pollChanged     pollKind = "changed"      // another document
+	pollUnchanged   pollKind = "unchanged"    // the same one
 	pollNotModified pollKind = "not_modified" // 304
 	pollRejected    pollKind = "rejected"     // an answer that is no good document
 	pollFailed      pollKind = "failed"       // no answer, or one that is no 200
@@ -77,7 +80,7 @@ const (
 )
 
 func (r pollResult) good() bool {
-	return r.kind == pollGood || r.kind == pollUnchanged || r.kind == pollNotModified
+	return r.kind == pollChanged || r.kind == pollUnchanged || r.kind == pollNotModified
 }
 
 // withdrawn reports whether the upstream says that the document is not, or no
@@ -118,11 +121,15 @@ func (p *poller) poll(ctx context.Context, src *source) pollResult {
 		p.validators = validators{} // they were another source's
 	}
 	p.validators.apply(r.Header)
+	began := time.Now()
 	err = serve(src, rec, r)
+	duration := time.Since(began)
 	result := p.judge(ctx, rec, err)
 	if result.document != nil {
 		p.held, p.validators, p.generation = result.document, newValidators(rec.sent), src.handler.generation
+		p.size = len(rec.body)
 	}
+	result.duration, result.size = duration, p.size
 	if result.good() {
 		result.fresh = freshness(rec.sent)
 	} else if p.failures > 0 {
@@ -187,10 +194,10 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 		switch {
 		case result.err != nil:
 			result.kind, result.cause = pollRejected, "invalid"
-		case result.document == p.held:
-			result.kind = pollUnchanged
+		case result.changed:
+			result.kind = pollChanged
 		default:
-			result.kind = pollGood
+			result.kind = pollUnchanged
 		}
 	}
 	return result

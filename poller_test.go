@@ -209,14 +209,14 @@ func TestWhatIsGood(t *testing.T) {
 		kind   pollKind
 		cause  string
 	}{
-		"document":           {write(` {"a" : 1} `), pollGood, ""},
+		"document":           {write(` {"a" : 1} `), pollChanged, ""},
 		"same bytes":         {write(`"held"`), pollUnchanged, ""},
 		"asked 304":          {status(304), pollNotModified, ""},
-		"after 103":          {func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(103); return write(`1`)(w, r) }, pollGood, ""},
-		"right length":       {write(`1`, "Content-Length", "1"), pollGood, ""},
+		"after 103":          {func(w http.ResponseWriter, r *http.Request) error { w.WriteHeader(103); return write(`1`)(w, r) }, pollChanged, ""},
+		"right length":       {write(`1`, "Content-Length", "1"), pollChanged, ""},
 		"wrong length":       {write(`1`, "Content-Length", "2"), pollRejected, "incomplete"},
-		"identity":           {write(`1`, "Content-Encoding", "identity"), pollGood, ""},
-		"Identity":           {write(`1`, "Content-Encoding", "Identity"), pollGood, ""},
+		"identity":           {write(`1`, "Content-Encoding", "identity"), pollChanged, ""},
+		"Identity":           {write(`1`, "Content-Encoding", "Identity"), pollChanged, ""},
 		"gzip unasked":       {write(`1`, "Content-Encoding", "gzip"), pollRejected, "encoded"},
 		"html":               {write(`<html>`), pollRejected, "invalid"},
 		"empty":              {write(``), pollRejected, "invalid"},
@@ -260,10 +260,10 @@ func TestWhatIsGood(t *testing.T) {
 				if result.kind != c.kind || result.cause != c.cause {
 					t.Errorf("%s %q (%v), want %s %q", result.kind, result.cause, result.err, c.kind, c.cause)
 				}
-				if (result.document != nil) != (c.kind == pollGood || c.kind == pollUnchanged) {
+				if (result.document != nil) != (c.kind == pollChanged || c.kind == pollUnchanged) {
 					t.Errorf("document %v", result.document)
 				}
-				if (result.document == held) != (c.kind == pollUnchanged) || result.changed != (c.kind == pollGood) {
+				if (result.document == held) != (c.kind == pollUnchanged) || result.changed != (c.kind == pollChanged) {
 					t.Errorf("%s: changed %v, document %v", result.kind, result.changed, result.document)
 				}
 				src.handler.generation = 2 // validators of another source are not used
@@ -301,7 +301,7 @@ func TestTransitionsAreLoggedOnce(t *testing.T) {
 	r := resource{polled: make(chan struct{})}
 	lines := new(logCounter)
 	src := &source{handler: &Handler{generation: 1, logger: lines.logger()}}
-	good, bad := pollResult{kind: pollGood}, pollResult{kind: pollFailed, cause: "status", status: 500}
+	good, bad := pollResult{kind: pollChanged}, pollResult{kind: pollFailed, cause: "status", status: 500}
 	for i, step := range []struct {
 		result pollResult
 		lines  int
@@ -416,8 +416,8 @@ func TestRecorder(t *testing.T) {
 			w.Header().Set("Content-Encoding", "x")
 			w.Header().Set("Content-Length", "9")
 			return err
-		}, pollGood},
-		{"as large as may be", answering(`1234567890`), pollGood},
+		}, pollChanged},
+		{"as large as may be", answering(`1234567890`), pollChanged},
 		{"one byte more", answering(`12345678901`), pollRejected},
 		{"404 as a stream", func(w http.ResponseWriter, r *http.Request) error {
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -474,7 +474,7 @@ func TestPollsUseKeys(t *testing.T) {
 	p.held = parse(t, old)
 	rec := &recorder{header: make(http.Header), status: http.StatusOK, body: []byte(new)}
 	result := p.judge(t.Context(), rec, nil)
-	if result.kind != pollGood || !result.changed || !strings.HasPrefix(string(result.patch), `[{"op":"remove","path":"/0"},`) {
+	if result.kind != pollChanged || !result.changed || !strings.HasPrefix(string(result.patch), `[{"op":"remove","path":"/0"},`) {
 		t.Errorf("%+v, %s", result, result.patch)
 	}
 }
@@ -616,7 +616,7 @@ func TestPollsAreSpread(t *testing.T) {
 			least, most := time.Hour, time.Duration(0)
 			for range 1000 {
 				p := &poller{interval: s, current: 20 * s, maxInterval: time.Minute}
-				at, _ := p.next(time.Now(), pollResult{kind: pollGood, fresh: fresh})
+				at, _ := p.next(time.Now(), pollResult{kind: pollChanged, fresh: fresh})
 				least, most = min(least, time.Until(at)), max(most, time.Until(at))
 			}
 			if least < want[0] || least > want[0]+s/10 || most > want[1] || most < want[1]-s/10 {

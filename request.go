@@ -94,7 +94,7 @@ func zeroWeight(parameters string) bool {
 type ask struct {
 	wish
 	stream   bool // else a long-poll
-	notices  bool
+	notices  notices
 	resuming bool          // the client has a document
 	known    []eventID     // of the documents that it has
 	wait     time.Duration // of a long-poll
@@ -124,9 +124,9 @@ func (h *Handler) ask(r *http.Request) (a *ask, ok bool, err error) {
 	return a, true, nil
 }
 
-// wish returns what the client wishes to be sent, and whether it wants notices. Errors
-// are for the client to read.
-func (h *Handler) wish(r *http.Request) (w wish, notices bool, err error) {
+// wish returns what the client wishes to be sent, and to be told. Errors are for the
+// client to read.
+func (h *Handler) wish(r *http.Request) (w wish, n notices, err error) {
 	w = wish{h.Format, h.Select}
 	for p := range parameters(originalURL(r).RawQuery) {
 		switch {
@@ -135,23 +135,25 @@ func (h *Handler) wish(r *http.Request) (w wish, notices bool, err error) {
 		case p.is("sse_select"):
 			w.pointer = p.value
 		case p.is("sse_status") && slices.Contains([]string{"", "1", "true"}, p.value):
-			notices = true
+			n = turnNotices
+		case p.is("sse_status") && p.value == "polls" && h.Inspect != "":
+			n = pollNotices
 		case p.is("sse_status") && p.value != "0" && p.value != "false":
-			return w, false, errors.New("sse_status must be true or false")
+			return w, noNotices, errors.New("sse_status must be true or false, or polls where the option inspect is set")
 		}
 	}
 	allowed := func(pattern string) bool { return jsondiff.Match(pattern, w.pointer) }
 	switch {
 	case !validFormat(w.format):
-		return w, false, errors.New("sse_format must be patch, full or merge")
+		return w, noNotices, errors.New("sse_format must be patch, full or merge")
 	case len(w.pointer) > maxPointer:
-		return w, false, errors.New("sse_select is too long")
+		return w, noNotices, errors.New("sse_select is too long")
 	case !jsondiff.ValidPointer(w.pointer):
-		return w, false, fmt.Errorf("sse_select must be a JSON Pointer (RFC 6901), not %q", w.pointer)
+		return w, noNotices, fmt.Errorf("sse_select must be a JSON Pointer (RFC 6901), not %q", w.pointer)
 	case w.pointer != h.Select && !slices.ContainsFunc(h.Selectable, allowed):
-		return w, false, fmt.Errorf("sse_select=%s is not selectable here", w.pointer)
+		return w, noNotices, fmt.Errorf("sse_select=%s is not selectable here", w.pointer)
 	}
-	return w, notices, nil
+	return w, n, nil
 }
 
 // maxPointer is how long a pointer from a client may be, in bytes.

@@ -73,7 +73,7 @@ func newResource(h *Handler, t target, key string) *resource {
 		written: make(chan struct{}, 1),
 		views:   make(map[wish]*view),
 		polled:  make(chan struct{}),
-		status:  newUpstreamStatus(time.Duration(h.Interval)),
+		status:  newUpstreamStatus(time.Duration(h.Interval), time.Duration(h.Heartbeat)),
 		turned:  make(chan struct{}),
 	}
 	r.end = sync.OnceFunc(func() {
@@ -388,18 +388,25 @@ func (r *resource) rejected() bool {
 	return r.document == nil && r.last.kind == pollRejected
 }
 
-// upstream returns the status of the upstream as the route of generation has found it,
-// and what is closed when it turns; nil where a newer one is asked instead.
-func (r *resource) upstream(generation uint64) (upstreamStatus, <-chan struct{}) {
+// upstream returns the status of the upstream as the route of h has found it, and what
+// is closed when there is another one that a client with those wishes wants to be told;
+// nil where the route of a newer handler is asked instead.
+func (r *resource) upstream(h *Handler, n notices) (status upstreamStatus, next <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.lastBy > generation:
+	if r.lastBy > h.generation {
 		return upstreamStatus{}, nil
-	case r.lastBy < generation:
-		return newUpstreamStatus(r.poller.interval), r.turned
 	}
-	return r.status, r.turned
+	status, next = r.status, r.turned
+	if r.lastBy < h.generation {
+		status = newUpstreamStatus(r.poller.interval, time.Duration(h.Heartbeat))
+	}
+	if n == pollNotices {
+		next = r.polled
+	} else {
+		status.Poll = nil
+	}
+	return status, next
 }
 
 // field names the resource in logs: without its query, which may hold secrets.

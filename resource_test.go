@@ -42,7 +42,7 @@ func fed(h *Handler) *resource {
 // feed publishes text as if it had been polled by generation.
 func (r *resource) feed(t *testing.T, text string, generation uint64) (news bool) {
 	t.Helper()
-	result := pollResult{kind: pollGood, before: r.poller.held}
+	result := pollResult{kind: pollChanged, before: r.poller.held}
 	var err error
 	result.document, result.patch, result.changed, err = diff(&r.poller.differ, r.poller.held, []byte(text))
 	if err != nil {
@@ -273,7 +273,7 @@ func TestResultsAreKeptWithoutDocuments(t *testing.T) {
 	r := newResource(h, target{}, "")
 	defer r.close()
 	d := parse(t, "1")
-	r.settle(&source{handler: h}, pollResult{kind: pollGood, document: d, before: d, patch: []byte("[]")})
+	r.settle(&source{handler: h}, pollResult{kind: pollChanged, document: d, before: d, patch: []byte("[]")})
 	if r.last.document != nil || r.last.before != nil || r.last.patch != nil || !r.last.good() {
 		t.Errorf("%+v", r.last)
 	}

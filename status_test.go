@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
 	"github.com/pollsse/caddy-poll-sse/internal/sse"
@@ -35,7 +36,7 @@ func TestStatusEvents(t *testing.T) {
 					continue
 				}
 				var status map[string]any
-				if err := json.Unmarshal([]byte(e.Data), &status); err != nil || len(status) != 4 {
+				if err := json.Unmarshal([]byte(e.Data), &status); err != nil || len(status) != 5 || status["heartbeat"] != 15000. {
 					t.Errorf("%s: %v", e.Data, err)
 				}
 				since, err := time.Parse(time.RFC3339, fmt.Sprint(status["since"]))
@@ -150,7 +151,7 @@ func TestStatusTellsTheInterval(t *testing.T) {
 		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second), MaxInterval: caddy.Duration(4 * time.Second)})
 		s.setAnswer(status(500))
 		var clients []*client
-		for _, want := range []string{`"interval":1000}`, `"interval":4000}`} {
+		for _, want := range []string{`"interval":1000,`, `"interval":4000,`} {
 			c := s.get(s.h, "/?sse_status")
 			synctest.Wait()
 			if e := c.events(); len(e) == 0 || !strings.Contains(e[0].Data, want) {
@@ -173,13 +174,55 @@ func TestTimesAreToldInMilliseconds(t *testing.T) {
 	})
 }
 
+// Who asks for it where there is an inspector is told about each poll.
+func TestStatusOfEachPoll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Inspect: "/inspect"})
+		c := s.get(s.h, "/?sse_status=polls")
+		synctest.Wait()
+		tell := func(answer caddyhttp.HandlerFunc) {
+			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error {
+				time.Sleep(250 * time.Millisecond)
+				return answer(w, r)
+			})
+			s.waitForPolls(1)
+			time.Sleep(250 * time.Millisecond)
+			synctest.Wait()
+		}
+		tell(answering(`{ "n": 1 }`))
+		tell(answering(`{ "n": 22 }`))
+		tell(answering(`nothing`))
+		tell(status(404))
+		tell(answering(`{ "n": 22 }`))
+		var got []string
+		for _, e := range c.events() {
+			if e.Type != eventStatus {
+				continue
+			}
+			var status upstreamStatus
+			if err := json.Unmarshal([]byte(e.Data), &status); err != nil || status.Poll == nil {
+				t.Fatalf("%s: %v", e.Data, err)
+			}
+			got = append(got, fmt.Sprint(status.State, " ", *status.Poll))
+		}
+		want := []string{
+			"live {changed 0 7}", "live {unchanged 250 10}", "live {changed 250 11}",
+			"stale {rejected 250 11}", "stale {failed 250 11}", "live {unchanged 250 11}",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+		s.close(c)
+	})
+}
+
 // An operator would not show more than a class.
 func TestStatusIsTerse(t *testing.T) {
 	for _, c := range []struct {
 		result pollResult
 		want   string
 	}{
-		{pollResult{kind: pollGood, status: 200}, `"state":"live","upstream":200`},
+		{pollResult{kind: pollChanged, status: 200}, `"state":"live","upstream":200`},
 		{pollResult{kind: pollNotModified, status: 304}, `"state":"live","upstream":304`},
 		{pollResult{kind: pollFailed, status: 503, cause: "status"}, `"state":"stale","upstream":503`},
 		{pollResult{kind: pollFailed, status: 302, cause: "redirect"}, `"state":"stale","upstream":302`},
@@ -188,10 +231,11 @@ func TestStatusIsTerse(t *testing.T) {
 	} {
 		var s upstreamStatus
 		s.update(c.result, time.Second)
+		s.Poll = nil
 		event := string(s.event())
 		data, _, _ := strings.Cut(event, `,"since":"`)
 		_, rest, _ := strings.Cut(event, `Z","`)
-		if got := strings.TrimPrefix(data, "data: {") + `,"` + strings.TrimSuffix(rest, ",\"interval\":1000}\nevent: status\n\n"); got != c.want {
+		if got := strings.TrimPrefix(data, "data: {") + `,"` + strings.TrimSuffix(rest, ",\"interval\":1000,\"heartbeat\":0}\nevent: status\n\n"); got != c.want {
 			t.Errorf("%q, want %s", event, c.want)
 		}
 	}
@@ -207,12 +251,12 @@ func TestClientsWaitForTheStatus(t *testing.T) {
 			h := &Handler{generation: generation, draining: make(chan struct{}), logger: zap.NewNop()}
 			src := &source{handler: h}
 			r.source = src // polls nothing: it is not woken
-			result := pollResult{kind: pollGood, status: 200, document: parse(t, "1"), changed: true}
+			result := pollResult{kind: pollChanged, status: 200, document: parse(t, "1"), changed: true}
 			r.publish(result, generation)
 			told := make(chan upstreamStatus)
 			go func() {
 				r.firstPoll(t.Context(), h, false)
-				status, _ := r.upstream(generation)
+				status, _ := r.upstream(h, turnNotices)
 				told <- status
 			}()
 			synctest.Wait()

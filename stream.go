@@ -18,7 +18,7 @@ type stream struct {
 	resource *resource
 	log      *eventLog
 	response *response
-	notices  bool      // the client wants to be told about the upstream, and to see heartbeats
+	notices  notices   // what the client wants to be told; who wants any sees heartbeats too
 	ends     time.Time // at the latest
 
 	// Of the goroutine that serves it.
@@ -100,8 +100,8 @@ func (s *stream) serve(ctx context.Context) (why string) {
 // deliver writes what the client is to be sent next, and returns what is closed when
 // there may be more.
 func (s *stream) deliver() (changed <-chan struct{}, err error) {
-	if s.notices {
-		status, next := s.resource.upstream(s.handler.generation)
+	if s.notices != noNotices {
+		status, next := s.resource.upstream(s.handler, s.notices)
 		if next != s.turned && next != nil {
 			s.text = append(s.text, status.event()...)
 		}
@@ -133,7 +133,7 @@ func reusable(events []*frame) []*frame {
 }
 
 func (s *stream) heartbeat() []byte {
-	if s.notices {
+	if s.notices != noNotices {
 		return appendNotice(nil, eventPing, []byte("{}"))
 	}
 	return []byte(heartbeat)

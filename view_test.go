@@ -279,39 +279,40 @@ func TestWishes(t *testing.T) {
 	h := &Handler{Format: formatMerge, Select: "/data", Selectable: []string{"/data/stations/*", "/x", "/data/*/name"}}
 	for _, c := range []struct {
 		query, format, pointer string
-		notices                bool
+		notices                notices
 		err                    string
 	}{
-		{"", "merge", "/data", false, ""},
-		{"a=b", "merge", "/data", false, ""},
-		{"sse_format=", "merge", "/data", false, ""},
-		{"sse_format=patch", "patch", "/data", false, ""},
-		{"a&sse_format=full&b", "full", "/data", false, ""},
-		{"sse_format=Full", "", "", false, "sse_format must be patch, full or merge"},
-		{"sse_select=/data", "merge", "/data", false, ""},
-		{"sse_select=%2Fx", "merge", "/x", false, ""},
-		{"sse_select=/data/stations/3", "merge", "/data/stations/3", false, ""},
-		{"sse_select=/data/stations/%5Bid=4%5D", "merge", "/data/stations/[id=4]", false, ""},
-		{"sse_select=/data/stations/[name=a%20b~1c]", "merge", "/data/stations/[name=a b~1c]", false, ""},
-		{"sse_select=/data/a/name", "merge", "/data/a/name", false, ""},
-		{"sse_select=/data/stations", "", "", false, "sse_select=/data/stations is not selectable"},
-		{"sse_select=/data/stations/3/x", "", "", false, "is not selectable"},
-		{"sse_select=", "", "", false, "is not selectable"},
-		{"sse_select=/secret", "", "", false, "is not selectable"},
-		{"sse_select=x", "", "", false, `sse_select must be a JSON Pointer (RFC 6901), not "x"`},
-		{"sse_select=/data/stations/" + strings.Repeat("x", 1<<10), "", "", false, "sse_select is too long"},
-		{"sse_select=/x;y", "", "", false, "is not selectable"},
-		{"sse_select=/100%", "", "", false, "is not selectable"},
-		{"SSE_SELECT=/secret", "", "", false, "is not selectable"},
-		{"sse%5Fselect=/secret", "", "", false, "is not selectable"},
-		{"sse_format=full;q", "", "", false, "sse_format must be"},
-		{"sse_select=/x~2", "", "", false, "must be a JSON Pointer"},
-		{"sse_status", "merge", "/data", true, ""},
-		{"sse_status=1", "merge", "/data", true, ""},
-		{"sse_status=true&sse_format=full", "full", "/data", true, ""},
-		{"sse_status=0", "merge", "/data", false, ""},
-		{"sse_status=false", "merge", "/data", false, ""},
-		{"sse_status=yes", "", "", false, "sse_status must be true or false"},
+		{"", "merge", "/data", noNotices, ""},
+		{"a=b", "merge", "/data", noNotices, ""},
+		{"sse_format=", "merge", "/data", noNotices, ""},
+		{"sse_format=patch", "patch", "/data", noNotices, ""},
+		{"a&sse_format=full&b", "full", "/data", noNotices, ""},
+		{"sse_format=Full", "", "", noNotices, "sse_format must be patch, full or merge"},
+		{"sse_select=/data", "merge", "/data", noNotices, ""},
+		{"sse_select=%2Fx", "merge", "/x", noNotices, ""},
+		{"sse_select=/data/stations/3", "merge", "/data/stations/3", noNotices, ""},
+		{"sse_select=/data/stations/%5Bid=4%5D", "merge", "/data/stations/[id=4]", noNotices, ""},
+		{"sse_select=/data/stations/[name=a%20b~1c]", "merge", "/data/stations/[name=a b~1c]", noNotices, ""},
+		{"sse_select=/data/a/name", "merge", "/data/a/name", noNotices, ""},
+		{"sse_select=/data/stations", "", "", noNotices, "sse_select=/data/stations is not selectable"},
+		{"sse_select=/data/stations/3/x", "", "", noNotices, "is not selectable"},
+		{"sse_select=", "", "", noNotices, "is not selectable"},
+		{"sse_select=/secret", "", "", noNotices, "is not selectable"},
+		{"sse_select=x", "", "", noNotices, `sse_select must be a JSON Pointer (RFC 6901), not "x"`},
+		{"sse_select=/data/stations/" + strings.Repeat("x", 1<<10), "", "", noNotices, "sse_select is too long"},
+		{"sse_select=/x;y", "", "", noNotices, "is not selectable"},
+		{"sse_select=/100%", "", "", noNotices, "is not selectable"},
+		{"SSE_SELECT=/secret", "", "", noNotices, "is not selectable"},
+		{"sse%5Fselect=/secret", "", "", noNotices, "is not selectable"},
+		{"sse_format=full;q", "", "", noNotices, "sse_format must be"},
+		{"sse_select=/x~2", "", "", noNotices, "must be a JSON Pointer"},
+		{"sse_status", "merge", "/data", turnNotices, ""},
+		{"sse_status=1", "merge", "/data", turnNotices, ""},
+		{"sse_status=true&sse_format=full", "full", "/data", turnNotices, ""},
+		{"sse_status=0", "merge", "/data", noNotices, ""},
+		{"sse_status=false", "merge", "/data", noNotices, ""},
+		{"sse_status=polls", "", "", noNotices, "or polls where the option inspect is set"},
+		{"sse_status=yes", "", "", noNotices, "sse_status must be true or false"},
 	} {
 		r := received(t, "/?"+c.query, nil)
 		w, notices, err := h.wish(r)
@@ -323,6 +324,10 @@ func TestWishes(t *testing.T) {
 		case err != nil || w != wish{c.format, c.pointer} || notices != c.notices:
 			t.Errorf("%s: %v, %v, %v", c.query, w, notices, err)
 		}
+	}
+	h.Inspect = "/inspect"
+	if _, notices, err := h.wish(received(t, "/?sse_status=polls", nil)); notices != pollNotices || err != nil {
+		t.Errorf("%v, %v", notices, err)
 	}
 	for _, pointer := range []string{"", "/a"} { // nothing is selectable
 		r := received(t, "/?sse_select="+pointer, nil)
@@ -338,7 +343,7 @@ func TestWishesOfRewrittenRequests(t *testing.T) {
 	r := received(t, "/live?sse_format=full&sse_select=/a&sse_status&lastEventId=x&padding=true", func(r *http.Request) {
 		r.URL.Path, r.URL.RawQuery = "/v2", "station=5"
 	})
-	if w, notices, err := h.wish(r); err != nil || w != (wish{formatFull, "/a"}) || !notices {
+	if w, notices, err := h.wish(r); err != nil || w != (wish{formatFull, "/a"}) || notices != turnNotices {
 		t.Errorf("%v, %v, %v", w, notices, err)
 	}
 	if lastEventID(r) != "x" || len(preamble(r, time.Second)) < 2<<10 {

@@ -1,0 +1,1 @@
+export function live(url) { throw new Error("not yet") }

@@ -1,0 +1,86 @@
+package pollsse
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"net/http"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// file is one that comes with the module.
+type file struct {
+	content     []byte
+	contentType string
+	etag        string
+	policy      string // Content-Security-Policy, "" for none
+}
+
+var (
+	//go:embed client/poll_sse.js
+	clientModule []byte
+	//go:embed inspect.html
+	inspector []byte
+
+	clientFile  = newFile(clientModule, "text/javascript; charset=utf-8", "")
+	inspectFile = newFile(inspector, "text/html; charset=utf-8", policyOf(inspector))
+)
+
+func newFile(content []byte, contentType, policy string) *file {
+	return &file{content, contentType, `"` + digest(content)[:22] + `"`, policy}
+}
+
+// digest returns the SHA-256 of text.
+func digest(text []byte) string {
+	sum := sha256.Sum256(text)
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+var inline = regexp.MustCompile(`(?s)<(script|style)[^>]*>(.*?)</(?:script|style)>`)
+
+// policyOf returns a Content-Security-Policy that lets a page run and look as what is
+// written in it says, and speak to its own site: whatever a document holds, none of it is
+// a script.
+func policyOf(page []byte) string {
+	policy := "default-src 'none'; connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+	for _, m := range inline.FindAllSubmatch(page, -1) {
+		policy += "; " + string(m[1]) + "-src 'sha256-" + digest(m[2]) + "'"
+	}
+	return policy
+}
+
+// file returns the file that r asks for, nil if none.
+func (h *Handler) file(r *http.Request) *file {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return nil
+	}
+	switch r.URL.Path {
+	case "":
+	case h.Client:
+		return clientFile
+	case h.Inspect:
+		return inspectFile
+	}
+	return nil
+}
+
+func (f *file) serve(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("Content-Type", f.contentType)
+	header.Set("ETag", f.etag)
+	header.Set("Cache-Control", "no-cache") // it may be another with the next Caddy
+	header.Set("X-Content-Type-Options", "nosniff")
+	if f.policy != "" {
+		header.Set("Content-Security-Policy", f.policy)
+	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.content))
+}
+
+// validFilePath reports whether a file can be served at p.
+func validFilePath(p string) bool {
+	return strings.HasPrefix(p, "/") && p != "/" && path.Clean(p) == p && !strings.ContainsAny(p, "*?#%{}")
+}
