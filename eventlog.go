@@ -62,9 +62,9 @@ func newEventLog(c eventLogConfig) *eventLog {
 }
 
 // append makes document, polled by generation, the head. The event that leads to
-// it is patch, or the whole document where patch is nil. Only one goroutine at a
-// time may append.
-func (l *eventLog) append(document, patch []byte, generation uint64) {
+// it is patch, or the whole document where patch is nil. It returns how many events
+// have left the history for it. Only one goroutine at a time may append.
+func (l *eventLog) append(document, patch []byte, generation uint64) (evicted int) {
 	id := eventID{epoch: l.epoch, seq: l.nextSeq(), digest: digestOf(document)}
 	before := l.last
 	snapshot := sync.OnceValue(func() *frame {
@@ -94,11 +94,26 @@ func (l *eventLog) append(document, patch []byte, generation uint64) {
 	for len(l.versions)-1 > l.maxEvents || v.bytes-l.versions[0].bytes > l.maxBytes {
 		l.versions = l.versions[1:]
 		l.versions[0].event = nil // nothing leads to the oldest version
+		evicted++
+	}
+	if l.maxEvents == 0 { // there is no history
+		evicted = 0
 	}
 	if generation > l.confirmed {
 		l.confirmed, l.floor = generation, id.seq
 	}
 	l.wakeAndUnlock()
+	return evicted
+}
+
+// held returns how many events the history has, and their size in bytes.
+func (l *eventLog) held() (events int, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.versions) == 0 {
+		return 0, 0
+	}
+	return len(l.versions) - 1, l.headLocked().bytes - l.versions[0].bytes
 }
 
 func (l *eventLog) nextSeq() uint64 {

@@ -94,7 +94,7 @@ func (h *Handler) answerLongPoll(w http.ResponseWriter, r *http.Request, id even
 	if document == nil {
 		status = http.StatusNotModified
 	}
-	longPollsTotal.WithLabelValues(strconv.Itoa(status)).Inc()
+	longPollsTotal.WithLabelValues(h.server, strconv.Itoa(status)).Inc()
 	header := response.w.Header()
 	// Weak, so that encode leaves it as it is: it names a document, not its bytes.
 	header.Set("ETag", `W/"`+id.String()+`"`)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // preferences are Prefer header fields, and how long they want to wait.
@@ -329,59 +328,6 @@ func TestLongPollsEndWithTheServer(t *testing.T) {
 		if s.h.open.any() {
 			t.Error("the end of the process waits for what has ended")
 		}
-		s.close()
-	})
-}
-
-// total returns what a counter with that label has counted.
-func total(t *testing.T, c prometheus.Collector, label string) (n float64) {
-	t.Helper()
-	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(c)
-	families, err := r.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		for _, m := range family.Metric {
-			if m.Label[0].GetValue() == label {
-				n += m.Counter.GetValue()
-			}
-		}
-	}
-	return n
-}
-
-func TestAnswersAreCounted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
-		found, same, lagging := total(t, longPollsTotal, "200"), total(t, longPollsTotal, "304"), total(t, resumesTotal, "lagging")
-		c := s.longPoll(s.h, 1, "")
-		<-c.done
-		c = s.longPoll(s.h, 1, c.header.Get("ETag"))
-		<-c.done
-		if found, same = total(t, longPollsTotal, "200")-found, total(t, longPollsTotal, "304")-same; found != 1 || same != 1 {
-			t.Errorf("%v with 200, %v with 304", found, same)
-		}
-		// A stream of whole documents lags behind nothing.
-		full := s.get(s.h, "/?sse_format=full")
-		s.waitForPolls(1)
-		s.setAnswer(answering("2"))
-		s.waitForPolls(2)
-		if lagging = total(t, resumesTotal, "lagging") - lagging; lagging != 0 || len(full.events()) != 2 {
-			t.Errorf("%v lagging, %q", lagging, full.text())
-		}
-		s.close(full)
-	})
-}
-
-// A long-poll that has a document waits for one where there is none now.
-func TestLongPollsComeBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, new(Handler))
-		s.setAnswer(status(404))
-		began := time.Now()
-		s.longPoll(s.h, 1, `W/"`+eventID{1, 2, 3}.String()+`"`).expect(t, 503, "", time.Second, began)
 		s.close()
 	})
 }

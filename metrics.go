@@ -8,36 +8,46 @@ import (
 )
 
 // The collectors live as long as the process, while Caddy makes a new registry for
-// each configuration.
+// each configuration. Their labels have few values: none is chosen by a client.
 var (
-	streamsOpen = prometheus.NewGauge(prometheus.GaugeOpts{
-		Namespace: "caddy", Subsystem: "poll_sse", Name: "streams",
-		Help: "Event streams that are open.",
-	})
-	pollsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "poll_sse", Name: "polls_total",
-		Help: "Polls, by result: good, unchanged, not_modified, rejected, failed or native.",
-	}, []string{"result"})
-	resumesTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "poll_sse", Name: "resumes_total",
-		Help: "How streams found their place: new, held, digest, smaller (held, but the snapshot is smaller), snapshot (not held), or lagging (lost it later).",
-	}, []string{"outcome"})
-	streamEndsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "poll_sse", Name: "stream_ends_total",
-		Help: "Streams that have ended, by reason: client_left, age, write_failed, withdrawn, or exit.",
-	}, []string{"reason"})
-	longPollsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "poll_sse", Name: "long_polls_total",
-		Help: "Long-polls answered, by status: 200 with a document, or 304 where there was no other.",
-	}, []string{"status"})
-	refusalsTotal = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Namespace: "caddy", Subsystem: "poll_sse", Name: "refusals_total",
-		Help: "Clients told to come back later, by the limit that kept them out.",
-	}, []string{"limit"})
+	streamsOpen   = gauge("streams", "Event streams that are open.")
+	resourcesOpen = gauge("resources", "Resources that are polled, by state of their upstream: new (not polled yet), live, or stale (the newest poll was not good).", "state")
+
+	pollsTotal   = counter("polls_total", "Polls, by result: changed, unchanged, not_modified, native (the upstream streams by itself), rejected (no good document) or failed; the latter two by cause.", "result", "cause")
+	pollDuration = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Namespace: "caddy", Subsystem: "poll_sse", Name: "poll_duration_seconds",
+		Help:    "How long polls took, until they were answered or given up.",
+		Buckets: prometheus.DefBuckets,
+	}, []string{"server"})
+
+	eventsTotal        = counter("events_total", "Events sent to streams, by format of the stream (patch, full, merge) and content encoding (identity, gzip).", "format", "encoding")
+	sentBytesTotal     = counter("sent_bytes_total", "Bytes sent to streams, by format and content encoding.", "format", "encoding")
+	pollingBytesTotal  = counter("polling_bytes_total", "Bytes that the clients of open streams would have been sent, had each of them polled: the size of the document for each stream and each good poll.")
+	resumesTotal       = counter("resumes_total", "How streams found their place: new (the client had none), held, digest (by the digest of the document), smaller (held, but the snapshot is smaller), or snapshot (not held).", "outcome")
+	slowSnapshotsTotal = counter("slow_snapshots_total", "Snapshots sent to open streams in place of events that came faster than they were sent, by place of the stream: held (but the snapshot is smaller), or evicted.", "place")
+	evictionsTotal     = counter("evictions_total", "What gave way to a limit: an event to history, a view to max_views, a resource to max_pollers.", "kind")
+	streamEndsTotal    = counter("stream_ends_total", "Streams that have ended, by reason: client_left, age, drain, write_failed, withdrawn, or exit.", "reason")
+	longPollsTotal     = counter("long_polls_total", "Long-polls answered, by status: 200 with a document, or 304 where there was no other.", "status")
+	refusalsTotal      = counter("refusals_total", "Clients told to come back later, by the limit that kept them out.", "limit")
 )
 
+var collectors = []prometheus.Collector{
+	streamsOpen, resourcesOpen, pollsTotal, pollDuration, eventsTotal, sentBytesTotal, pollingBytesTotal,
+	resumesTotal, slowSnapshotsTotal, evictionsTotal, streamEndsTotal, longPollsTotal, refusalsTotal,
+}
+
+func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "caddy", Subsystem: "poll_sse", Name: name, Help: help},
+		append([]string{"server"}, labels...))
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "caddy", Subsystem: "poll_sse", Name: name, Help: help},
+		append([]string{"server"}, labels...))
+}
+
 func registerMetrics(ctx caddy.Context) error {
-	for _, c := range []prometheus.Collector{streamsOpen, streamEndsTotal, longPollsTotal, pollsTotal, resumesTotal, refusalsTotal} {
+	for _, c := range collectors {
 		err := ctx.GetMetricsRegistry().Register(c)
 		var again prometheus.AlreadyRegisteredError // by another handler of this configuration
 		if err != nil && !errors.As(err, &again) {

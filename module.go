@@ -44,7 +44,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 )
 
@@ -176,12 +178,14 @@ type Handler struct {
 	// each poll too, who asks for it with sse_status=polls. Default: none.
 	Inspect string `json:"inspect,omitempty"`
 
+	server       string        // its name
 	poolKey      string        // of the resource pool
 	pool         *resourcePool // referred to from Provision to Cleanup
 	ordinalKey   ordinalKey    // among identical handlers of the server
 	generation   uint64        // grows with each handler that is provisioned
 	writeTimeout time.Duration // of the server, 0 if none
 	logger       *zap.Logger
+	emit         func(event string, data map[string]any) // nil where nobody handles events
 	draining     chan struct{} // closed when the configuration is unloaded
 	beginDrain   func()
 	exiting      chan struct{} // closed when the process ends
@@ -256,6 +260,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.logger.Warn("the server's write_timeout ends event streams early; clients reconnect and resume",
 			zap.Duration("write_timeout", h.writeTimeout))
 	}
+	if app, err := ctx.AppIfConfigured("events"); err == nil {
+		h.emit = func(event string, data map[string]any) { app.(*caddyevents.App).Emit(ctx, event, data) }
+	} else if !errors.Is(err, caddy.ErrNotConfigured) {
+		return fmt.Errorf("getting events app: %w", err)
+	}
 	if err := registerMetrics(ctx); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)
 	}
@@ -266,7 +275,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.ordinalKey = ordinalKey{server, string(config)}
 	counter, _ := ordinals.LoadOrStore(h.ordinalKey, new(atomic.Int64))
 	ordinal := counter.(*atomic.Int64).Add(1)
-	h.poolKey = lengthPrefixed(server.Name(), h.ordinalKey.config, strconv.FormatInt(ordinal, 10))
+	h.server = server.Name()
+	h.poolKey = lengthPrefixed(h.server, h.ordinalKey.config, strconv.FormatInt(ordinal, 10))
 	pool, _, err := resourcePools.LoadOrNew(h.poolKey, newResourcePool)
 	if err != nil {
 		return fmt.Errorf("making resource pool: %w", err)
@@ -366,7 +376,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // join finds the resource that r asks for and what its first poll says. Only where it is
 // to be served the caller has to leave the resource.
 func (h *Handler) join(pool *resourcePool, r *http.Request, next caddyhttp.Handler, resuming bool) (*resource, verdict, limit) {
-	src := &source{h, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)}
+	src := &source{h, next, r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server), trace.SpanFromContext(r.Context()).TracerProvider()}
 	t := h.newTarget(r)
 	for !h.isDraining() {
 		res, over := pool.join(h, t)
@@ -391,6 +401,7 @@ func (h *Handler) newStream(w http.ResponseWriter, r *http.Request, res *resourc
 	s := &stream{
 		handler:  h,
 		resource: res,
+		format:   ask.format,
 		log:      v.log,
 		notices:  ask.notices,
 		text:     preamble(r, between(h.Retry.Min, h.Retry.Max)),
@@ -405,16 +416,27 @@ func (h *Handler) newStream(w http.ResponseWriter, r *http.Request, res *resourc
 
 // serveStream serves the stream that answers r to its end.
 func (h *Handler) serveStream(r *http.Request, s *stream) {
-	streamsOpen.Inc()
-	defer streamsOpen.Dec()
+	open := streamsOpen.WithLabelValues(h.server)
+	open.Inc()
+	defer open.Dec()
+	s.resource.open.Add(1)
+	defer s.resource.open.Add(-1)
 	defer s.response.close()
-	s.response.begin(h.Compress == compressGzip && acceptsGzip(r))
+	encoding := "identity"
+	if h.Compress == compressGzip && acceptsGzip(r) {
+		encoding = compressGzip
+	}
+	s.countFor(encoding)
+	s.response.begin(encoding == compressGzip)
+	h.logger.Debug("stream opened", s.resource.field())
 	why := s.serve(r.Context())
 	if why != endWriteFailed && why != endClientLeft {
 		s.response.end()
+		s.countBytes()
 	}
-	streamEndsTotal.WithLabelValues(why).Inc()
-	h.logger.Debug("stream ended", s.resource.field(), zap.String("reason", why))
+	streamEndsTotal.WithLabelValues(h.server, why).Inc()
+	h.logger.Debug("stream ended", s.resource.field(), s.field(why))
+	addLogField(r, s.field(why))
 	if why == endWriteFailed {
 		s.response.breakOff(r)
 	}
@@ -422,7 +444,8 @@ func (h *Handler) serveStream(r *http.Request, s *stream) {
 
 // refuse tells a client that a limit keeps out to come back later.
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, over limit) error {
-	refusalsTotal.WithLabelValues(string(over)).Inc()
+	refusalsTotal.WithLabelValues(h.server, string(over)).Inc()
+	addLogField(r, zap.Dict("stream", zap.String("end", string(over))))
 	at := h.refusedAt[over]
 	if now, last := time.Now().Unix(), at.Load(); now > last && at.CompareAndSwap(last, now) {
 		// Anybody can bring this about, so there is one line a second at most.

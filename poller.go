@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
@@ -25,6 +26,7 @@ type source struct {
 	handler *Handler
 	next    caddyhttp.Handler
 	server  *caddyhttp.Server
+	tracing trace.TracerProvider // of the request, which does nothing where the route has no tracing; or nil
 }
 
 // poller asks for one document again and again. It knows when to ask, how to ask
@@ -109,9 +111,11 @@ func (r pollResult) passes(resuming bool) bool {
 }
 
 // poll asks src once, and compares its answer with the document held, if any.
-func (p *poller) poll(ctx context.Context, src *source) pollResult {
+func (p *poller) poll(ctx context.Context, src *source) (result pollResult) {
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
+	ctx, span := src.startSpan(ctx, &p.target)
+	defer func() { endSpan(span, result) }()
 	rec := &recorder{header: make(http.Header), limit: p.maxBody, abort: cancel}
 	r, err := p.target.newRequest(ctx, src.server, rec)
 	if err != nil {
@@ -121,10 +125,11 @@ func (p *poller) poll(ctx context.Context, src *source) pollResult {
 		p.validators = validators{} // they were another source's
 	}
 	p.validators.apply(r.Header)
+	propagate(ctx, r.Header)
 	began := time.Now()
 	err = serve(src, rec, r)
 	duration := time.Since(began)
-	result := p.judge(ctx, rec, err)
+	result = p.judge(ctx, rec, err)
 	if result.document != nil {
 		p.held, p.validators, p.generation = result.document, newValidators(rec.sent), src.handler.generation
 		p.size = len(rec.body)

@@ -248,7 +248,7 @@ func TestWhatIsGood(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t, new(Handler))
 				defer s.close()
-				src := &source{&Handler{generation: 1, logger: s.h.logger}, c.answer, s.server}
+				src := &source{&Handler{generation: 1, logger: s.h.logger}, c.answer, s.server, nil}
 				p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 20_000}
 				if name == "too large" {
 					p.maxBody = 1000
@@ -426,7 +426,7 @@ func TestRecorder(t *testing.T) {
 		}, pollFailed},
 	} {
 		p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Minute, maxBody: 10}
-		if result := p.poll(t.Context(), &source{s.h, c.answer, s.server}); result.kind != c.kind {
+		if result := p.poll(t.Context(), &source{s.h, c.answer, s.server, nil}); result.kind != c.kind {
 			t.Errorf("%s: %s %s", c.name, result.kind, result.cause)
 		}
 	}
@@ -441,7 +441,7 @@ func TestPollsTakeNoLongerThanTheyMay(t *testing.T) {
 		p.poll(t.Context(), &source{s.h, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
 			<-r.Context().Done()
 			return r.Context().Err()
-		}), s.server})
+		}), s.server, nil})
 		if d := time.Since(began); d != time.Second {
 			t.Errorf("%v", d)
 		}

@@ -84,6 +84,7 @@ func (p *resourcePool) joinLocked(h *Handler, t target, key string) (r, victim *
 				return nil, nil, limitPollers
 			}
 			p.removeLocked(victim)
+			evictionsTotal.WithLabelValues(h.server, "resource").Inc()
 		}
 		r = newResource(h, t, key)
 		p.byKey[key] = r
@@ -166,12 +167,15 @@ func (p *resourcePool) expire(r *resource, since time.Time) {
 	}
 }
 
+func (p *resourcePool) resources() []*resource {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.byKey))
+}
+
 // wakeStreams makes all streams look whether they are to end.
 func (p *resourcePool) wakeStreams() {
-	p.mu.Lock()
-	resources := slices.Collect(maps.Values(p.byKey))
-	p.mu.Unlock()
-	for _, r := range resources {
+	for _, r := range p.resources() {
 		r.wakeStreams()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
@@ -19,15 +20,21 @@ import (
 // and by all generations of the configuration. Its goroutine polls and feeds the
 // views; [resource.close] ends it.
 type resource struct {
+	id      uint64 // among those of the process
+	server  string // the name of the server whose client came first
+	created time.Time
 	key     string
 	poller  poller
 	cancel  context.CancelFunc
-	stopped chan struct{} // closed when the goroutine has ended
-	ended   chan struct{} // closed by end
-	end     func()        // ends the streams, which come back to another resource
-	wake    chan struct{} // holds one token when there is a new source
-	written chan struct{} // holds one token when what is polled may have been written to
+	stopped chan struct{}    // closed when the goroutine has ended
+	ended   chan struct{}    // closed by end
+	end     func()           // ends the streams, which come back to another resource
+	wake    chan struct{}    // holds one token when there is a new source
+	written chan struct{}    // holds one token when what is polled may have been written to
+	asked   chan struct{}    // holds one token when an operator wants a poll
+	counted prometheus.Gauge // where metrics count it, of the goroutine
 
+	open   atomic.Int64            // streams, in all views
 	good   atomic.Bool             // there is a document
 	newest atomic.Pointer[Handler] // the newest one that gave a source
 
@@ -43,6 +50,7 @@ type resource struct {
 	polledBy  uint64             // the generation that polled the document first
 	confirmed uint64             // the newest generation that polled it
 	last      pollResult         // of the newest poll
+	lastAt    time.Time          // when that had ended
 	lastBy    uint64             // its generation, 0 before the first
 	polled    chan struct{}      // closed after the next poll
 	status    upstreamStatus
@@ -55,7 +63,10 @@ func newResource(h *Handler, t target, key string) *resource {
 	// with, whose contexts both end too early; the pool ends this one.
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &resource{
-		key: key,
+		id:      resourceIDs.Add(1),
+		server:  h.server,
+		created: time.Now(),
+		key:     key,
 		poller: poller{
 			target:      t,
 			interval:    time.Duration(h.Interval),
@@ -71,6 +82,7 @@ func newResource(h *Handler, t target, key string) *resource {
 		streams: make(map[*Handler]int),
 		wake:    make(chan struct{}, 1),
 		written: make(chan struct{}, 1),
+		asked:   make(chan struct{}, 1),
 		views:   make(map[wish]*view),
 		polled:  make(chan struct{}),
 		status:  newUpstreamStatus(time.Duration(h.Interval), time.Duration(h.Heartbeat)),
@@ -163,6 +175,7 @@ func (r *resource) watch(h *Handler, w wish) *view {
 		return v
 	}
 	for len(r.views) >= h.MaxViews && r.dropViewLocked() {
+		evictionsTotal.WithLabelValues(h.server, "view").Inc()
 	}
 	if len(r.views) >= h.MaxViews && w.pointer != h.Select {
 		r.mu.Unlock()
@@ -215,7 +228,9 @@ func (r *resource) run(ctx context.Context) {
 	var notBefore, due time.Time
 	var instant time.Time // of the last poll because of a write
 	var written bool      // the next one is because of a write too
-	var asked uint64      // the generation whose source was polled last
+	var by uint64         // the generation whose source was polled last
+	r.countAs(stateNew)
+	defer func() { r.counted.Dec() }()
 	for {
 		select {
 		case <-ctx.Done():
@@ -223,15 +238,21 @@ func (r *resource) run(ctx context.Context) {
 		case <-r.ended:
 			return
 		case <-r.wake: // a new source is asked at once, unless the upstream forbids it
-			if src := r.currentSource(); src != nil && src.handler.generation != asked {
+			if src := r.currentSource(); src != nil && src.handler.generation != by {
 				due = notBefore
 				timer.Reset(time.Until(due))
 			}
 			continue
 		case <-r.written:
 			at := latest(time.Now(), instant.Add(instantApart))
-			if asked != 0 && r.poller.failures == 0 && at.Before(due) {
+			if by != 0 && r.poller.failures == 0 && at.Before(due) {
 				due, instant, written = at, at, true
+				timer.Reset(time.Until(due))
+			}
+			continue
+		case <-r.asked:
+			if by != 0 {
+				due = latest(time.Now(), notBefore)
 				timer.Reset(time.Until(due))
 			}
 			continue
@@ -239,15 +260,16 @@ func (r *resource) run(ctx context.Context) {
 		}
 		src := r.currentSource()
 		if src == nil {
-			asked = 0 // whoever comes wakes us
+			by = 0 // whoever comes wakes us
 			continue
 		}
-		asked = src.handler.generation
+		by = src.handler.generation
 		start := time.Now()
 		result := r.poll(ctx, src)
 		if ctx.Err() != nil {
 			return
 		}
+		r.count(src.handler, result)
 		result.instant, written = written, false
 		due, notBefore = r.poller.next(start, result)
 		due = latest(due, notBefore)
@@ -256,6 +278,36 @@ func (r *resource) run(ctx context.Context) {
 		}
 		timer.Reset(time.Until(due))
 	}
+}
+
+// countAs counts the resource among those in a state.
+func (r *resource) countAs(state string) {
+	before := r.counted
+	r.counted = resourcesOpen.WithLabelValues(r.server, state)
+	r.counted.Inc()
+	if before != nil {
+		before.Dec()
+	}
+}
+
+// count notes a poll in metrics and logs.
+func (r *resource) count(h *Handler, result pollResult) {
+	if result.good() {
+		r.countAs(stateLive)
+	} else {
+		r.countAs(stateStale)
+	}
+	cause := ""
+	if result.kind == pollRejected || result.kind == pollFailed {
+		cause = result.cause
+	}
+	pollsTotal.WithLabelValues(h.server, string(result.kind), cause).Inc()
+	pollDuration.WithLabelValues(h.server).Observe(result.duration.Seconds())
+	if result.good() {
+		pollingBytesTotal.WithLabelValues(h.server).Add(float64(r.open.Load() * int64(result.size)))
+	}
+	h.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.String("cause", result.cause), zap.Int("status", result.status),
+		zap.Int("size", result.size), zap.Duration("duration", result.duration))
 }
 
 // instantApart is how far apart polls because of writes are at least.
@@ -277,6 +329,14 @@ func (r *resource) poke() {
 	}
 }
 
+// pollNow makes the resource poll as soon as the upstream's Retry-After lets it.
+func (r *resource) pollNow() {
+	select {
+	case r.asked <- struct{}{}:
+	default:
+	}
+}
+
 // poll polls and publishes what is new.
 func (r *resource) poll(ctx context.Context, src *source) (result pollResult) {
 	defer func() {
@@ -287,14 +347,11 @@ func (r *resource) poll(ctx context.Context, src *source) (result pollResult) {
 			result = pollResult{kind: pollFailed, cause: "panic", err: fmt.Errorf("poll panicked: %v", v)}
 		}
 	}()
-	began := time.Now()
 	r.endViews()
 	result = r.poller.poll(ctx, src)
 	if result.good() {
 		result.news = r.publish(result, src.handler.generation)
 	}
-	pollsTotal.WithLabelValues(string(result.kind)).Inc()
-	src.handler.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.Int("status", result.status), zap.Duration("duration", time.Since(began)))
 	return result
 }
 
@@ -356,11 +413,12 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 	}
 	before, known := r.last, r.lastBy != 0
 	withdrawn = result.withdrawn() && before.withdrawn() && r.lastBy == src.handler.generation
-	r.last, r.lastBy = result, src.handler.generation
+	r.last, r.lastBy, r.lastAt = result, src.handler.generation, now()
 	polled := r.polled
 	r.polled = make(chan struct{})
 	r.mu.Unlock()
 
+	event := "" // for the operator's handlers
 	log := src.handler.logger.WithLazy(r.field(), zap.String("cause", result.cause), zap.Int("status", result.status))
 	switch live, wasLive := result.good(), before.good(); {
 	case withdrawn:
@@ -369,15 +427,39 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 	case !live && !known && result.passes(false):
 		log.Debug("upstream has no document; its answer passes") // anybody may ask for what there is not
 	case !live && (wasLive || !known):
+		event = eventStale
 		log.Warn("upstream is stale; keeping the last good document, if any", zap.Error(result.err))
 	case live && !wasLive && known:
+		event = eventLive
 		log.Info("upstream is live again")
 	}
 	close(polled)
 	if turned != nil {
 		close(turned)
 	}
+	if event != "" && src.handler.emit != nil { // last: it may take its time
+		r.emit(src.handler, event, result)
+	}
 	return withdrawn
+}
+
+// Caddy events, for the operator's handlers.
+const (
+	eventStale = "poll_sse.stale"
+	eventLive  = "poll_sse.live"
+)
+
+// emit tells the handlers of Caddy events that the upstream has turned. They run on the
+// goroutine of the resource, so that the next poll waits for them.
+func (r *resource) emit(h *Handler, name string, result pollResult) {
+	defer func() {
+		if v := recover(); v != nil { // in our goroutine it would end the process
+			h.logger.Error("handler of an event panicked", zap.String("event", name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	h.emit(name, map[string]any{
+		"host": r.poller.target.host, "path": r.poller.target.path(), "cause": result.cause, "status": result.status,
+	})
 }
 
 // rejected reports whether the upstream answers with what is no document, and has never

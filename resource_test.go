@@ -222,7 +222,7 @@ func TestLogsSayNoQuery(t *testing.T) {
 func TestPollsRecover(t *testing.T) {
 	s := newSite(t, new(Handler))
 	defer s.close()
-	src := &source{&Handler{generation: 1, logger: s.h.logger}, answering(`{"n":2}`), s.server}
+	src := &source{&Handler{generation: 1, logger: s.h.logger}, answering(`{"n":2}`), s.server, nil}
 	r := fed(new(Handler))
 	r.poller = poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 100}
 	v := r.watch(s.h, wish{format: formatPatch})

@@ -36,6 +36,8 @@ type response struct {
 	isH1  bool
 	begun bool // an event stream
 
+	sent int64 // bytes, of the goroutine that writes
+
 	cutSince int64     // the value of since when it was cut last; guarded by the lock of open
 	cutAt    time.Time // when that was; likewise
 }
@@ -103,7 +105,8 @@ func (r *response) begin(compress bool) {
 	r.begun = true
 	r.w.WriteHeader(http.StatusOK)
 	if compress {
-		r.w.Write(gzipHeader)
+		n, _ := r.w.Write(gzipHeader)
+		r.sent += int64(n)
 	}
 }
 
@@ -148,7 +151,9 @@ var errExiting = errors.New("the process ends")
 
 func (r *response) chunks(bytes []byte) error {
 	for len(bytes) > chunk {
-		if _, err := r.w.Write(bytes[:chunk]); err != nil {
+		n, err := r.w.Write(bytes[:chunk])
+		r.sent += int64(n)
+		if err != nil {
 			return err
 		}
 		if isClosed(r.open.exiting) {
@@ -157,7 +162,8 @@ func (r *response) chunks(bytes []byte) error {
 		bytes = bytes[chunk:]
 		r.since.Store(uptime(time.Now()))
 	}
-	_, err := r.w.Write(bytes)
+	n, err := r.w.Write(bytes)
+	r.sent += int64(n)
 	return err
 }
 
@@ -174,7 +180,8 @@ func (r *response) end() {
 	}
 	r.since.Store(uptime(time.Now()))
 	defer r.since.Store(0)
-	r.w.Write(text)
+	n, _ := r.w.Write(text)
+	r.sent += int64(n)
 	r.controller.Flush()
 }
 

@@ -33,6 +33,7 @@ const (
 )
 
 const (
+	stateNew   = "new" // not polled yet; clients of streams are told stale
 	stateLive  = "live"
 	stateStale = "stale"
 )
@@ -44,6 +45,8 @@ func newUpstreamStatus(interval, heartbeat time.Duration) upstreamStatus {
 // now returns the time as it is told to clients.
 func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
 // update notes the result of a poll, and reports whether the state has turned.
 func (s *upstreamStatus) update(result pollResult, interval time.Duration) (turned bool) {
 	before := *s
@@ -54,7 +57,7 @@ func (s *upstreamStatus) update(result pollResult, interval time.Duration) (turn
 	if result.good() || result.status != 0 && result.status != http.StatusOK {
 		s.Upstream = result.status
 	}
-	s.Poll = &pollStatus{result.kind, float64(result.duration.Microseconds()) / 1000, result.size}
+	s.Poll = &pollStatus{result.kind, milliseconds(result.duration), result.size}
 	if turned = s.State != before.State || before.Upstream == "pending"; turned {
 		s.Since = now()
 	}

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 )
 
 // stream is one client's response: a cursor into the log of a view, and what the
@@ -16,6 +19,7 @@ import (
 type stream struct {
 	handler  *Handler
 	resource *resource
+	format   string
 	log      *eventLog
 	response *response
 	notices  notices   // what the client wants to be told; who wants any sees heartbeats too
@@ -23,19 +27,26 @@ type stream struct {
 
 	// Of the goroutine that serves it.
 	cursor  eventID
-	how     resumption      // how the cursor was found last
 	text    []byte          // what only this client is sent next
 	events  []*frame        // memory for the next batch
 	turned  <-chan struct{} // closed when the status is another than the one told
 	silence time.Duration   // before the next heartbeat
 	beat    time.Time       // when it is due
+
+	// For metrics and logs.
+	outcome     string // how the cursor was found at first
+	sent        int    // events
+	counted     int64  // bytes that the metrics know of
+	eventsTotal prometheus.Counter
+	bytesTotal  prometheus.Counter
 }
 
 // Why a stream ended, as metrics and logs say it.
 const (
 	endClientLeft  = "client_left"
 	endWriteFailed = "write_failed"
-	endAge         = "age" // of the stream, or drained
+	endAge         = "age" // of the stream
+	endDrain       = "drain"
 	endWithdrawn   = "withdrawn"
 	endExit        = "exit"
 )
@@ -59,7 +70,7 @@ func (s *stream) serve(ctx context.Context) (why string) {
 	})
 	defer timer.Stop()
 	left := ctx.Done()
-	draining := false
+	draining, atLast := false, endAge
 	for {
 		changed, err := s.deliver()
 		if err != nil {
@@ -75,7 +86,7 @@ func (s *stream) serve(ctx context.Context) (why string) {
 		case !draining && h.isDraining():
 			draining = true
 			if end := time.Now().Add(rand.N(time.Duration(h.Drain))); end.Before(s.ends) {
-				s.ends = end
+				s.ends, atLast = end, endDrain
 				timer.Reset(min(time.Until(s.beat), time.Until(end)))
 			}
 		}
@@ -85,7 +96,7 @@ func (s *stream) serve(ctx context.Context) (why string) {
 		case <-due:
 			now := time.Now()
 			if !now.Before(s.ends) {
-				return endAge
+				return atLast
 			}
 			if !now.Before(s.beat) {
 				s.text, s.beat = s.heartbeat(), now.Add(s.silence)
@@ -113,9 +124,13 @@ func (s *stream) deliver() (changed <-chan struct{}, err error) {
 	}
 	if len(s.text) > 0 || len(b.events) > 0 {
 		now := time.Now()
-		if err := s.response.write(now, s.text, b.events); err != nil {
+		err := s.response.write(now, s.text, b.events)
+		s.countBytes()
+		if err != nil {
 			return nil, err
 		}
+		s.sent += len(b.events)
+		s.eventsTotal.Add(float64(len(b.events)))
 		s.beat, s.silence = now.Add(s.silence), time.Duration(s.handler.Heartbeat)
 	}
 	// A stream that waits must not keep anything alive that nobody needs.
@@ -142,15 +157,41 @@ func (s *stream) heartbeat() []byte {
 // count notes how the stream has found its place at first, and whether it has lost it
 // since.
 func (s *stream) count(b batch) {
-	before := s.how
-	s.how = b.how
 	switch {
-	case before == "" && s.cursor == eventID{}:
-		resumesTotal.WithLabelValues("new").Inc()
-	case before == "", b.how == resumedSmaller:
-		resumesTotal.WithLabelValues(string(b.how)).Inc()
+	case s.outcome == "":
+		s.outcome = string(b.how)
+		if s.cursor == (eventID{}) {
+			s.outcome = "new"
+		}
+		resumesTotal.WithLabelValues(s.handler.server, s.outcome).Inc()
+	case b.how == resumedSmaller:
+		slowSnapshotsTotal.WithLabelValues(s.handler.server, "held").Inc()
 	case b.how == resumedSnapshot && s.log.maxEvents > 0:
-		resumesTotal.WithLabelValues("lagging").Inc()
+		slowSnapshotsTotal.WithLabelValues(s.handler.server, "evicted").Inc()
+	}
+}
+
+// countFor says under which labels the stream is counted.
+func (s *stream) countFor(encoding string) {
+	s.eventsTotal = eventsTotal.WithLabelValues(s.handler.server, s.format, encoding)
+	s.bytesTotal = sentBytesTotal.WithLabelValues(s.handler.server, s.format, encoding)
+}
+
+// countBytes counts what was written since the last time.
+func (s *stream) countBytes() {
+	s.bytesTotal.Add(float64(s.response.sent - s.counted))
+	s.counted = s.response.sent
+}
+
+// field tells of the whole stream in logs.
+func (s *stream) field(why string) zap.Field {
+	return zap.Dict("stream", zap.Int("events", s.sent), zap.Int64("bytes", s.response.sent), zap.String("resume", s.outcome), zap.String("end", why))
+}
+
+// addLogField adds a field to the line that the access log has of r.
+func addLogField(r *http.Request, field zap.Field) {
+	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(field)
 	}
 }
 

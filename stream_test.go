@@ -146,7 +146,7 @@ func TestEndsOfStreams(t *testing.T) {
 		cut       bool
 	}{
 		{"age", endAge, func(*site, *client) {}, 11 * time.Minute, false},
-		{"drain", endAge, func(s *site, _ *client) { s.h.beginDrain() }, 10 * time.Second, false},
+		{"drain", endDrain, func(s *site, _ *client) { s.h.beginDrain() }, 10 * time.Second, false},
 		{"exit", endExit, func(s *site, _ *client) { s.h.beginExit() }, 0, false},
 		{"withdrawn", endWithdrawn, func(s *site, _ *client) { s.setAnswer(status(403)) }, 8 * time.Minute, false},
 		{"left", endClientLeft, func(_ *site, c *client) { c.leave() }, 0, true},
@@ -247,17 +247,16 @@ func TestDrainIsDrawnOnce(t *testing.T) {
 // How a stream found its place is counted once, when it has found one.
 func TestPlacesAreCountedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var before [4]float64
-		outcomes := []string{"new", string(resumedHeld), string(resumedSnapshot), "lagging"}
-		for i, outcome := range outcomes {
-			before[i] = total(t, resumesTotal, outcome)
+		counts := func() [4]float64 {
+			return [4]float64{total(t, resumesTotal, "new"), total(t, resumesTotal, string(resumedHeld)), total(t, resumesTotal, string(resumedSnapshot)), total(t, slowSnapshotsTotal, "evicted")}
 		}
+		before := counts()
 		expect := func(what string, want ...float64) {
 			t.Helper()
 			synctest.Wait()
-			for i, outcome := range outcomes {
-				if n := total(t, resumesTotal, outcome) - before[i]; n != want[i] {
-					t.Errorf("%s: %v %s, want %v", what, n, outcome, want[i])
+			for i, n := range counts() {
+				if n -= before[i]; n != want[i] {
+					t.Errorf("%s: %v of count %d, want %v", what, n, i, want[i])
 				}
 			}
 		}

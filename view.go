@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
 
@@ -30,6 +32,7 @@ type view struct {
 	log     *eventLog
 	pointer string
 	differ  jsondiff.Differ
+	evicted prometheus.Counter
 	ignored []string // patterns for the part that the pointer leads to
 
 	// Guarded by the lock of the resource, which is taken before that of a view.
@@ -44,7 +47,7 @@ type view struct {
 }
 
 func (h *Handler) newView(w wish) *view {
-	v := &view{pointer: w.pointer, differ: h.differ(w)}
+	v := &view{pointer: w.pointer, differ: h.differ(w), evicted: evictionsTotal.WithLabelValues(h.server, "event")}
 	for _, pattern := range h.Ignore {
 		// Who selects no more than what is ignored wants it.
 		if rest, ok := jsondiff.Rebase(pattern, w.pointer); ok && rest != "" {
@@ -88,7 +91,7 @@ func (v *view) publishLocked(result pollResult, generation uint64) (sent bool) {
 		v.rest = rest
 	}
 	if changed {
-		v.log.append(document.Bytes(), patch, generation)
+		v.evicted.Add(float64(v.log.append(document.Bytes(), patch, generation)))
 	}
 	v.sent = document
 	v.confirmLocked(generation)

@@ -273,16 +273,20 @@ func (c *caddy) metric(sample string) int {
 		c.t.Fatal(err)
 	}
 	defer response.Body.Close()
+	name, labels, _ := strings.Cut(strings.TrimSuffix(sample, "}"), "{")
+	sum := 0.0
 	for lines := bufio.NewScanner(response.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), sample+" "); ok {
-			n, err := strconv.ParseFloat(value, 64)
-			if err != nil {
-				c.t.Fatal(err)
-			}
-			return int(n)
+		series, value, _ := strings.Cut(lines.Text(), " ")
+		if of, others, _ := strings.Cut(series, "{"); of != name || !strings.Contains(others, labels) {
+			continue
 		}
+		n, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		sum += n
 	}
-	return 0
+	return int(sum)
 }
 
 // goroutines returns the stacks of the process's goroutines.

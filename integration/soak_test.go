@@ -269,6 +269,9 @@ func (s *soak) sample() sample {
 		for line := range strings.Lines(s.get("/metrics")) {
 			name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 			metrics[name], _ = strconv.ParseFloat(value, 64)
+			if strings.HasPrefix(name, "caddy_poll_sse_streams{") {
+				metrics["streams"] += metrics[name]
+			}
 		}
 		if lowest.metrics == nil {
 			lowest.metrics = metrics
@@ -308,7 +311,7 @@ func (s sample) String() string {
 	m := func(name string) float64 { return s.metrics[name] }
 	mib := func(name string) float64 { return s.metrics[name] / (1 << 20) }
 	return fmt.Sprintf("%6v: %4.0f streams, %5.0f goroutines, heap %5.1f MiB (%5.1f in use), %4.0f fds, RSS %4.0f MiB; so far %7d events, %6d long-polls, %6d polls, %5d faults, %6d connects, %3d reloads, %5d cuts, %5d stalls",
-		s.at.Round(time.Second), m("caddy_poll_sse_streams"), m("go_goroutines"), mib("go_memstats_heap_alloc_bytes"), mib("go_memstats_heap_inuse_bytes"),
+		s.at.Round(time.Second), m("streams"), m("go_goroutines"), mib("go_memstats_heap_alloc_bytes"), mib("go_memstats_heap_inuse_bytes"),
 		m("process_open_fds"), mib("process_resident_memory_bytes"),
 		s.counts[0], s.counts[1], s.polls, s.faults, s.counts[2], s.counts[3], s.counts[4], s.counts[5])
 }
