@@ -14,14 +14,14 @@ import (
 )
 
 func init() {
-	httpcaddyfile.RegisterDirective("poll_sse", routes)
+	httpcaddyfile.RegisterDirective("poll_sse", parseDirective)
 	// Whatever guards or rewrites a request runs before us; what answers it, after.
 	httpcaddyfile.RegisterDirectiveOrder("poll_sse", httpcaddyfile.After, "encode")
 }
 
-// routes returns the route of the handler and, where its matcher may not let requests
+// parseDirective returns the route of the handler and, where its matcher may not let requests
 // for its files pass, one for each of them.
-func routes(h httpcaddyfile.Helper) (routes []httpcaddyfile.ConfigValue, err error) {
+func parseDirective(h httpcaddyfile.Helper) (routes []httpcaddyfile.ConfigValue, err error) {
 	h.Next() // consume the directive name
 	matcher, err := h.ExtractMatcherSet()
 	if err != nil {

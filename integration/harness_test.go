@@ -69,6 +69,7 @@ type caddy struct {
 	t       *testing.T
 	dir     string
 	port    int
+	options string // global ones, from the next load on
 	process *exec.Cmd
 	exited  chan struct{}
 	log     *buffer
@@ -95,6 +96,15 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+// forgive takes a text out that a test has brought about.
+func (b *buffer) forgive(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	rest := bytes.ReplaceAll(b.b.Bytes(), []byte(text), nil)
+	b.b.Reset()
+	b.b.Write(rest)
 }
 
 // start runs Caddy with the directives of one site until the test ends.
@@ -127,6 +137,7 @@ func (c *caddy) config(site string) string {
 	skip_install_trust
 	local_certs
 	auto_https disable_redirects
+	%[4]s
 }
 (site) {
 	respond /ready ready
@@ -140,7 +151,7 @@ https://localhost:%[2]d {
 	bind 127.0.0.1
 	import site
 }
-`, c.dir, c.port, site)
+`, c.dir, c.port, site, c.options)
 }
 
 // run starts the process and waits until it serves.
