@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -102,6 +103,25 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("metrics\n%v\nin the docs\n%v", got, want)
+	}
+	code := ""
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if text, err := os.ReadFile(file); err == nil && !strings.HasSuffix(file, "_test.go") && file != "metrics.go" {
+			code += string(text)
+		}
+	}
+	for name, labels := range documented(t) {
+		for label, values := range labels {
+			for _, value := range values {
+				if label != "status" && !strings.Contains(code, `"`+value+`"`) || len(values) < 2 {
+					t.Errorf("no %s has %s=%q", name, label, value)
+				}
+			}
+		}
 	}
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(collectors...)
