@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -117,8 +118,8 @@ func allResources() (all []*resource) {
 }
 
 func serveResources(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet {
-		return methodNotAllowed(w, http.MethodGet)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		return methodNotAllowed(w, "GET, HEAD")
 	}
 	return writeResources(w, http.StatusOK, allResources())
 }
@@ -143,19 +144,22 @@ func servePoll(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodPost {
 		return methodNotAllowed(w, http.MethodPost)
 	}
-	query := r.URL.Query()
-	for name := range query {
-		if !slices.Contains([]string{"host", "path", "id"}, name) {
-			return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf("unknown parameter %q: there are host, path and id", name)}
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return badRequest(err)
+	}
+	for name, values := range query {
+		if !slices.Contains([]string{"host", "path", "id"}, name) || len(values) > 1 {
+			return badRequest(fmt.Errorf("unknown or repeated parameter %q: there are host, path and id", name))
 		}
 	}
 	if len(query) == 0 {
-		return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: errors.New("say what to poll: by host, path or id")}
+		return badRequest(errors.New("say what to poll: by host, path or id"))
 	}
 	resources := slices.DeleteFunc(allResources(), func(r *resource) bool {
 		t := &r.poller.target
 		return query.Has("host") && !strings.EqualFold(query.Get("host"), t.host) ||
-			query.Has("path") && query.Get("path") != t.path() ||
+			query.Has("path") && !samePath(query.Get("path"), t.path()) ||
 			query.Has("id") && query.Get("id") != strconv.FormatUint(r.id, 10)
 	})
 	if len(resources) == 0 {
@@ -165,6 +169,16 @@ func servePoll(w http.ResponseWriter, r *http.Request) error {
 		r.pollNow()
 	}
 	return writeResources(w, http.StatusAccepted, resources)
+}
+
+// samePath reports whether path is the escaped one, escaped or not.
+func samePath(path, escaped string) bool {
+	unescaped, err := url.PathUnescape(escaped)
+	return path == escaped || err == nil && path == unescaped
+}
+
+func badRequest(err error) error {
+	return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: err}
 }
 
 func methodNotAllowed(w http.ResponseWriter, allowed string) error {

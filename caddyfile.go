@@ -42,7 +42,10 @@ func parseDirective(h httpcaddyfile.Helper) (routes []httpcaddyfile.ConfigValue,
 
 // fileRoute returns the route of a handler that serves a file at path.
 func fileRoute(h httpcaddyfile.Helper, path string, handler *Handler) []httpcaddyfile.ConfigValue {
-	matcher := caddy.ModuleMap{"path": caddyconfig.JSON(caddyhttp.MatchPath{path}, nil)}
+	matcher := caddy.ModuleMap{
+		"path": caddyconfig.JSON(caddyhttp.MatchPath{path}, nil),                                // by which routes are sorted
+		"vars": caddyconfig.JSON(caddyhttp.VarsMatcher{"{http.request.uri.path}": {path}}, nil), // no other spelling
+	}
 	return h.NewRoute(matcher, handler)
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // The collectors live as long as the process, while Caddy makes a new registry for
-// each configuration. Their labels have few values: none is chosen by a client.
+// each configuration. Their labels have few values, none of which is a text of a client's.
 var (
 	streamsOpen   = gauge("streams", "Event streams that are open.")
 	resourcesOpen = gauge("resources", "Resources that are polled, by state of their upstream: new (not polled yet), live, or stale (the newest poll was not good).", "state")
@@ -26,7 +26,7 @@ var (
 	resumesTotal       = counter("resumes_total", "How streams found their place: new (the client had none), held, digest (by the digest of the document), smaller (held, but the snapshot is smaller), or snapshot (not held).", "outcome")
 	slowSnapshotsTotal = counter("slow_snapshots_total", "Snapshots sent to open streams in place of events that came faster than they were sent, by place of the stream: held (but the snapshot is smaller), or evicted.", "place")
 	evictionsTotal     = counter("evictions_total", "What gave way to a limit: an event to history, a view to max_views, a resource to max_pollers.", "kind")
-	streamEndsTotal    = counter("stream_ends_total", "Streams that have ended, by reason: client_left, age, drain, write_failed, withdrawn, or exit.", "reason")
+	streamEndsTotal    = counter("stream_ends_total", "Streams that have ended, by reason: client_left, age, drain, write_failed, withdrawn, rollback, or exit.", "reason")
 	longPollsTotal     = counter("long_polls_total", "Long-polls answered, by status: 200 with a document, or 304 where there was no other.", "status")
 	refusalsTotal      = counter("refusals_total", "Clients told to come back later, by the limit that kept them out.", "limit")
 )

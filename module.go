@@ -185,7 +185,7 @@ type Handler struct {
 	generation   uint64        // grows with each handler that is provisioned
 	writeTimeout time.Duration // of the server, 0 if none
 	logger       *zap.Logger
-	emit         func(event string, data map[string]any) // nil where nobody handles events
+	emit         *atomic.Pointer[emitter]
 	draining     chan struct{}                           // closed when the configuration is unloaded
 	beginDrain   func()
 	exiting      chan struct{} // closed when the process ends
@@ -218,6 +218,9 @@ type retry struct {
 	Min caddy.Duration `json:"min,omitempty"`
 	Max caddy.Duration `json:"max,omitempty"`
 }
+
+// emitter tells the handlers of Caddy events of an event.
+type emitter func(event string, data map[string]any)
 
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {
@@ -260,8 +263,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.logger.Warn("the server's write_timeout ends event streams early; clients reconnect and resume",
 			zap.Duration("write_timeout", h.writeTimeout))
 	}
+	h.emit = new(atomic.Pointer[emitter])
 	if app, err := ctx.AppIfConfigured("events"); err == nil {
-		h.emit = func(event string, data map[string]any) { app.(*caddyevents.App).Emit(ctx, event, data) }
+		emit := emitter(func(event string, data map[string]any) { app.(*caddyevents.App).Emit(ctx, event, data) })
+		h.emit.Store(&emit)
 	} else if !errors.Is(err, caddy.ErrNotConfigured) {
 		return fmt.Errorf("getting events app: %w", err)
 	}
@@ -319,6 +324,7 @@ func (h *Handler) Cleanup() error {
 		return nil // not provisioned to the end
 	}
 	h.beginDrain()
+	h.emit.Store(nil) // keeps all of the configuration alive
 	h.pool.retire(h)
 	_, err := resourcePools.Delete(h.poolKey)
 	ordinals.Delete(h.ordinalKey)
@@ -437,7 +443,7 @@ func (h *Handler) serveStream(r *http.Request, s *stream) {
 	streamEndsTotal.WithLabelValues(h.server, why).Inc()
 	h.logger.Debug("stream ended", s.resource.field(), s.field(why))
 	addLogField(r, s.field(why))
-	if why == endWriteFailed {
+	if why == endWriteFailed || why == endClientLeft {
 		s.response.breakOff(r)
 	}
 }

@@ -66,7 +66,7 @@ type pollResult struct {
 	changed  bool               // its value is another
 	patch    []byte             // that leads there; nil stands for the whole
 	news     bool               // clients were sent something
-	instant  bool               // a write was the reason to poll
+	instant  bool               // a write was the reason to poll, or an operator
 }
 
 // pollKind classifies polls.
@@ -112,10 +112,10 @@ func (r pollResult) passes(resuming bool) bool {
 
 // poll asks src once, and compares its answer with the document held, if any.
 func (p *poller) poll(ctx context.Context, src *source) (result pollResult) {
+	ctx, span := src.startSpan(ctx, &p.target)
+	defer func() { endSpan(span, result, ctx.Err() != nil) }()
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
-	ctx, span := src.startSpan(ctx, &p.target)
-	defer func() { endSpan(span, result) }()
 	rec := &recorder{header: make(http.Header), limit: p.maxBody, abort: cancel}
 	r, err := p.target.newRequest(ctx, src.server, rec)
 	if err != nil {

@@ -74,7 +74,7 @@ func (p *resourcePool) joinLocked(h *Handler, t target, key string) (r, victim *
 	}
 	r = p.byKey[key]
 	if r != nil && (r.isEnded() || r.rolledBack(h)) {
-		r.end()
+		r.end(endRollback)
 		victim = p.removeLocked(r)
 		r = nil
 	}
@@ -192,7 +192,7 @@ func (p *resourcePool) retire(retired *Handler) {
 		}
 		for h := range r.streams {
 			if r.rolledBack(h) {
-				r.end()
+				r.end(endRollback)
 			}
 		}
 	}

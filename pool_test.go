@@ -99,7 +99,7 @@ func TestWithdrawnResourcesAreReplaced(t *testing.T) {
 		s := newSite(t, new(Handler))
 		pool, at := s.h.pool, target{uri: "/", originalURI: "/"}
 		first, _ := pool.join(s.h, at)
-		first.end()
+		first.end(endWithdrawn)
 		second, _ := pool.join(s.h, at)
 		if second == first {
 			t.Fatal("a new client follows what has ended")

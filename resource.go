@@ -28,11 +28,16 @@ type resource struct {
 	cancel  context.CancelFunc
 	stopped chan struct{}    // closed when the goroutine has ended
 	ended   chan struct{}    // closed by end
-	end     func()           // ends the streams, which come back to another resource
+	end     func(why string) // ends the streams, which come back to another resource
+	endedBy string           // why; set before ended is closed
 	wake    chan struct{}    // holds one token when there is a new source
 	written chan struct{}    // holds one token when what is polled may have been written to
 	asked   chan struct{}    // holds one token when an operator wants a poll
-	counted prometheus.Gauge // where metrics count it, of the goroutine
+
+	// Of the goroutine.
+	counted   prometheus.Gauge // where metrics count it
+	stale     bool             // as logs have it
+	toldStale bool             // as handlers of events have it
 
 	open   atomic.Int64            // streams, in all views
 	good   atomic.Bool             // there is a document
@@ -88,10 +93,14 @@ func newResource(h *Handler, t target, key string) *resource {
 		status:  newUpstreamStatus(time.Duration(h.Interval), time.Duration(h.Heartbeat)),
 		turned:  make(chan struct{}),
 	}
-	r.end = sync.OnceFunc(func() {
-		close(r.ended)
-		r.wakeStreams()
-	})
+	var once sync.Once
+	r.end = func(why string) {
+		once.Do(func() {
+			r.endedBy = why
+			close(r.ended)
+			r.wakeStreams()
+		})
+	}
 	go r.run(ctx)
 	return r
 }
@@ -227,7 +236,8 @@ func (r *resource) run(ctx context.Context) {
 	defer timer.Stop()
 	var notBefore, due time.Time
 	var instant time.Time // of the last poll because of a write
-	var written bool      // the next one is because of a write too
+	var written bool      // the next one is because of a write too, or of an operator
+	var withdrawing bool  // the last one was answered as if the document were withdrawn
 	var by uint64         // the generation whose source was polled last
 	r.countAs(stateNew)
 	defer func() { r.counted.Dec() }()
@@ -251,8 +261,9 @@ func (r *resource) run(ctx context.Context) {
 			}
 			continue
 		case <-r.asked:
-			if by != 0 {
-				due = latest(time.Now(), notBefore)
+			// What confirms a withdrawal comes when it comes.
+			if by != 0 && !withdrawing {
+				due, written = latest(time.Now(), notBefore), true
 				timer.Reset(time.Until(due))
 			}
 			continue
@@ -270,6 +281,7 @@ func (r *resource) run(ctx context.Context) {
 			return
 		}
 		r.count(src.handler, result)
+		withdrawing = result.withdrawn()
 		result.instant, written = written, false
 		due, notBefore = r.poller.next(start, result)
 		due = latest(due, notBefore)
@@ -418,27 +430,27 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 	r.polled = make(chan struct{})
 	r.mu.Unlock()
 
-	event := "" // for the operator's handlers
+	stale := r.stale
 	log := src.handler.logger.WithLazy(r.field(), zap.String("cause", result.cause), zap.Int("status", result.status))
-	switch live, wasLive := result.good(), before.good(); {
+	switch live := result.good(); {
 	case withdrawn:
 		log.Warn("upstream withdrew the document; ending its streams")
-		r.end()
+		r.end(endWithdrawn)
 	case !live && !known && result.passes(false):
 		log.Debug("upstream has no document; its answer passes") // anybody may ask for what there is not
-	case !live && (wasLive || !known):
-		event = eventStale
+	case !live && !stale:
+		r.stale = true
 		log.Warn("upstream is stale; keeping the last good document, if any", zap.Error(result.err))
-	case live && !wasLive && known:
-		event = eventLive
+	case live && stale:
+		r.stale = false
 		log.Info("upstream is live again")
 	}
 	close(polled)
 	if turned != nil {
 		close(turned)
 	}
-	if event != "" && src.handler.emit != nil { // last: it may take its time
-		r.emit(src.handler, event, result)
+	if r.stale != stale { // last: it may take its time
+		r.emit(src.handler, result)
 	}
 	return withdrawn
 }
@@ -449,15 +461,29 @@ const (
 	eventLive  = "poll_sse.live"
 )
 
-// emit tells the handlers of Caddy events that the upstream has turned. They run on the
-// goroutine of the resource, so that the next poll waits for them.
-func (r *resource) emit(h *Handler, name string, result pollResult) {
+// emit tells the handlers of Caddy events that the upstream of a document has turned. They
+// run on the goroutine of the resource, so that the next poll waits for them, as does who
+// ends it; where there never was a document, that would be any client.
+func (r *resource) emit(h *Handler, result pollResult) {
+	if !r.good.Load() || h.emit == nil {
+		return
+	}
+	emit, name := h.emit.Load(), eventStale
+	if emit == nil { // the configuration is unloaded
+		return
+	}
+	if !r.stale {
+		if name = eventLive; !r.toldStale {
+			return
+		}
+	}
+	r.toldStale = r.stale
 	defer func() {
 		if v := recover(); v != nil { // in our goroutine it would end the process
 			h.logger.Error("handler of an event panicked", zap.String("event", name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 		}
 	}()
-	h.emit(name, map[string]any{
+	(*emit)(name, map[string]any{
 		"host": r.poller.target.host, "path": r.poller.target.path(), "cause": result.cause, "status": result.status,
 	})
 }

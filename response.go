@@ -211,6 +211,13 @@ func (r *response) cutLocked(since int64, patience time.Duration) {
 	http.NewResponseController(r.own).SetWriteDeadline(time.Unix(1, 0))
 }
 
+// wasCut reports whether a write has been ended by cutLocked.
+func (r *response) wasCut() bool {
+	r.open.mu.Lock()
+	defer r.open.mu.Unlock()
+	return r.cutSince != 0
+}
+
 // serversOwn returns the writer that the server made, inside those around it.
 func serversOwn(w http.ResponseWriter) http.ResponseWriter {
 	for {

@@ -2,6 +2,7 @@ package pollsse
 
 import (
 	"context"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -48,6 +49,7 @@ const (
 	endAge         = "age" // of the stream
 	endDrain       = "drain"
 	endWithdrawn   = "withdrawn"
+	endRollback    = "rollback" // of the configuration whose route was polled
 	endExit        = "exit"
 )
 
@@ -73,14 +75,18 @@ func (s *stream) serve(ctx context.Context) (why string) {
 	draining, atLast := false, endAge
 	for {
 		changed, err := s.deliver()
-		if err != nil {
+		switch {
+		case err == nil:
+		case errors.Is(err, errExiting) || s.response.wasCut():
 			return endWriteFailed
+		default:
+			return endClientLeft
 		}
 		// Whatever ends streams wakes them like an event: to wait for few channels is
 		// cheaper than for many.
 		switch {
 		case s.resource.isEnded():
-			return endWithdrawn
+			return s.resource.endedBy
 		case isClosed(h.exiting):
 			return endExit
 		case !draining && h.isDraining():

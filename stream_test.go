@@ -121,14 +121,14 @@ func TestFailedWritesEndStreams(t *testing.T) {
 			s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
 			n := 0
 			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { n++; return answering(fmt.Sprint(n))(w, r) })
-			failed := total(t, streamEndsTotal, endWriteFailed)
+			failed := total(t, streamEndsTotal, endClientLeft)
 			w := &tiring{recordedResponse{header: make(http.Header)}, writes, 0}
 			ctx, leave := context.WithTimeout(context.Background(), time.Minute)
 			defer leave()
 			r := httptest.NewRequestWithContext(ctx, http.MethodGet, "/", http.NoBody)
 			r.Header = http.Header{"Accept": {"text/event-stream"}, "Accept-Encoding": {"gzip"}}
 			s.h.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.server), s)
-			if failed = total(t, streamEndsTotal, endWriteFailed) - failed; failed != 1 || w.refused != 1 || w.left != 0 {
+			if failed = total(t, streamEndsTotal, endClientLeft) - failed; failed != 1 || w.refused != 1 || w.left != 0 {
 				t.Errorf("after %d writes: %v streams failed, %d writes more", writes, failed, w.refused)
 			}
 			s.close()

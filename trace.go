@@ -3,6 +3,7 @@ package pollsse
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"sync"
 
 	"go.opentelemetry.io/contrib/propagators/autoprop"
@@ -22,7 +23,7 @@ func (src *source) startSpan(ctx context.Context, t *target) (context.Context, t
 		return ctx, trace.SpanFromContext(ctx)
 	}
 	return src.tracing.Tracer("github.com/pollsse/caddy-poll-sse").Start(ctx, "poll", trace.WithSpanKind(trace.SpanKindClient),
-		trace.WithAttributes(attribute.String("http.request.method", http.MethodGet), attribute.String("server.address", t.host), attribute.String("url.path", t.path())))
+		trace.WithAttributes(attribute.String("http.request.method", http.MethodGet), attribute.String("server.address", (&url.URL{Host: t.host}).Hostname()), attribute.String("url.path", t.path())))
 }
 
 // propagate tells the upstream of the span.
@@ -32,13 +33,13 @@ func propagate(ctx context.Context, header http.Header) {
 	}
 }
 
-// endSpan ends the span of a poll.
-func endSpan(span trace.Span, result pollResult) {
+// endSpan ends the span of a poll. That nobody waited for its answer is no error.
+func endSpan(span trace.Span, result pollResult, unwanted bool) {
 	span.SetAttributes(attribute.String("poll_sse.result", string(result.kind)), attribute.Int("poll_sse.size", result.size))
 	if result.status != 0 {
 		span.SetAttributes(attribute.Int("http.response.status_code", result.status))
 	}
-	if !result.good() {
+	if !result.good() && !unwanted {
 		span.SetStatus(codes.Error, result.cause)
 	}
 	span.End()

@@ -37,6 +37,8 @@ func TestFilesAreServed(t *testing.T) {
 				"/poll_sse/inspect?url=/x": {"text/html; charset=utf-8", string(page), "default-src 'none'; "},
 				"/poll_sse/inspect/":       {"application/json", `{"n":1}`, ""},
 				"/api/poll_sse.js":         {"application/json", `{"n":1}`, ""},
+				"/POLL_SSE.js":             {"application/json", `{"n":1}`, ""},
+				"//poll_sse.js":            {"application/json", `{"n":1}`, ""},
 			} {
 				client, base := c.client(protocol)
 				response, err := client.Get(base + path)
@@ -62,6 +64,12 @@ func TestFilesAreServed(t *testing.T) {
 						t.Errorf("%s, %s, %s: %s to who has it", name, protocol, path, response.Status)
 					}
 				}
+			}
+			// What is no file is not streamed either, unless the directive is for all.
+			if s, err := c.connect(protocol, "/POLL_SSE.js", ""); err != nil || (s.response.Header.Get("Content-Type") == "application/json") != (name != "no matcher") {
+				t.Errorf("%s, %s: %v", name, protocol, err)
+			} else {
+				s.close()
 			}
 			s := c.open(protocol, "/api/x?sse_status=polls&sse_format=full", "")
 			c.next(s)

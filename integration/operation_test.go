@@ -210,7 +210,9 @@ func TestAdminRefuses(t *testing.T) {
 		{"POST", "/poll_sse/resources", nil, 405, "method not allowed"},
 		{"GET", "/poll_sse/poll?path=/api/a", nil, 405, "method not allowed"},
 		{"POST", "/poll_sse/poll", nil, 400, "host, path or id"},
-		{"POST", "/poll_sse/poll?url=/api/a", nil, 400, `unknown parameter \"url\"`},
+		{"POST", "/poll_sse/poll?url=/api/a", nil, 400, `unknown or repeated parameter \"url\"`},
+		{"POST", "/poll_sse/poll?path=/api/a&path=/api/b", nil, 400, `unknown or repeated parameter \"path\"`},
+		{"POST", "/poll_sse/poll?host=localhost&path=/api/a;b", nil, 400, "semicolon"},
 		{"POST", "/poll_sse/poll?path=/api/b", nil, 404, "nothing like that"},
 		{"POST", "/poll_sse/poll?path=/api/a&host=example.com", nil, 404, "nothing like that"},
 		{"POST", "/poll_sse/poll?path=/api/a&id=0", nil, 404, "nothing like that"},
@@ -373,6 +375,9 @@ func TestPollsAreSpans(t *testing.T) {
 		}
 		if strings.Contains(text, clients) || strings.Contains(text, "secret") || !strings.Contains(text, "/api/traced") {
 			t.Fatalf("%s", text)
+		}
+		if parent := span["Parent"].(map[string]any)["TraceID"]; strings.Trim(parent.(string), "0") != "" {
+			t.Fatalf("a poll has the parent %s", parent)
 		}
 		traces[span["SpanContext"].(map[string]any)["TraceID"].(string)] = true
 	}

@@ -1,0 +1,97 @@
+package pollsse
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// only returns the one resource of a site.
+func only(t *testing.T, s *site) *resource {
+	t.Helper()
+	resources := s.h.pool.resources()
+	if len(resources) != 1 {
+		t.Fatalf("%d resources", len(resources))
+	}
+	return resources[0]
+}
+
+// How often operators ask says nothing of how seldom the document changes.
+func TestOperatorsPollsDoNotStretchTheInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(2 * time.Second), MaxInterval: caddy.Duration(time.Hour)})
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		r := only(t, s)
+		before := r.info()
+		for range 10 {
+			time.Sleep(time.Millisecond)
+			r.pollNow()
+			synctest.Wait()
+		}
+		if after := r.info(); after.Interval != before.Interval || s.count() != 11 {
+			t.Errorf("interval %d, then %d, %d polls", before.Interval, after.Interval, s.count())
+		}
+		s.close(c)
+	})
+}
+
+// A withdrawal is confirmed a second later, however often operators ask.
+func TestOperatorsConfirmNoWithdrawal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Hour)})
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		r := only(t, s)
+		s.setAnswer(status(http.StatusUnauthorized))
+		for range 5 {
+			r.pollNow()
+			synctest.Wait()
+			time.Sleep(100 * time.Millisecond)
+		}
+		if r.isEnded() || s.count() != 2 {
+			t.Errorf("after half a second: ended %v, %d polls", r.isEnded(), s.count())
+		}
+		s.setAnswer(answering(`{"n":1}`))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if info := r.info(); info.State != stateLive || r.isEnded() {
+			t.Errorf("%+v", info)
+		}
+		s.close(c)
+	})
+}
+
+// Handlers of events are told of documents that turn, in turns, and of nothing that anybody
+// can bring about by asking for what there is not. An unloaded configuration's are not.
+func TestEventsAreOfDocuments(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		var got []string
+		emit := emitter(func(event string, data map[string]any) { got = append(got, fmt.Sprint(event, " ", data["status"])) })
+		s.h.emit.Store(&emit)
+		s.setAnswer(status(502))
+		c := s.get(s.h, "/?secret")
+		s.waitForPolls(1)
+		for range 2 {
+			s.setAnswer(answering(`1`))
+			s.waitForPolls(2)
+			s.setAnswer(status(404))
+			s.waitForPolls(2)
+		}
+		s.setAnswer(answering(`<html>`))
+		s.waitForPolls(2)
+		if want := []string{"poll_sse.stale 404", "poll_sse.live 200", "poll_sse.stale 404"}; !slices.Equal(got, want) {
+			t.Errorf("%q, want %q", got, want)
+		}
+		s.close(c)
+		if s.h.emit.Load() != nil {
+			t.Error("an unloaded handler keeps its configuration")
+		}
+	})
+}
