@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -317,13 +316,8 @@ func TestNginxBehindNginxHoldsEventsBack(t *testing.T) {
 // documentedNginx is what docs/clients.md advises where Caddy may be down.
 func documentedNginx(t *testing.T, back *caddy) string {
 	t.Helper()
-	text, err := os.ReadFile("../docs/clients.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(text), "\n```nginx\n")
-	locations, _, ok := strings.Cut(after, "\n```\n")
-	if !ok || strings.Count(locations, "http://127.0.0.1:8080") != 1 {
+	locations := blocksOf(t, "docs/clients.md", "nginx")[0]
+	if strings.Count(locations, "http://127.0.0.1:8080") != 1 {
 		t.Fatalf("docs/clients.md has %q", locations)
 	}
 	return strings.Replace(locations, "http://127.0.0.1:8080", "http://unix:"+back.socket(), 1)

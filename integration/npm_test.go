@@ -141,12 +141,12 @@ func serve(t *testing.T, c *caddy, files map[string]string) (page string) {
 	return server.URL + "/"
 }
 
-// testHTMX runs the example of README.md with htmx 2, and what it says of htmx 4.
+// testHTMX runs the example of docs/recipes.md with htmx 2, and what it says of htmx 4.
 func testHTMX(t *testing.T, browser context.Context) {
 	two := map[string]string{
 		"/htmx.js": npmFile(t, "htmx.org", "2.0.11", "Thx/WtpeOQqSrqBCw/A1cwGJGg4UrVa3+sW0GmrM3p4gJgO89ecH4qtbnyzDDWFvBTqjnIMCgELTNt636dtamA==", "dist/htmx.min.js"),
 		"/sse.js":  npmFile(t, "htmx-ext-sse", "2.2.4", "LJmxVhykyflBWgh5PvbRidcyuqMHlgfajmmzumvKctv9puvsufeH6OaejSMZTNTnEI8O2wXXn4ZZtBdpEMqmEQ==", "dist/sse.min.js"),
-		"/":        blocks(t, "html htmx")[0],
+		"/":        blocksOf(t, "docs/recipes.md", "html htmx")[0],
 	}
 	const four = "oF7JgXhDW9UXCy/k1ZYFUQgzu/rm19ORWPSPNL91vPluB2PB9+MV55tyQdH/w7o2EAbTYUG5SDW1R60mdkdqGg=="
 	for name, files := range map[string]map[string]string{
@@ -174,14 +174,14 @@ func apples(price int) string {
 	return fmt.Sprintf(`{"prices":[%s{"id":"apples","price":%d}]}`, strings.Repeat(`{"id":"pears"},`, price), price)
 }
 
-// testPolyfill runs the example of README.md with the polyfill, which says in the query
+// testPolyfill runs the example of docs/recipes.md with the polyfill, which says in the query
 // where it left off, and is cut off in between.
 func testPolyfill(t *testing.T, browser context.Context) {
 	price := func(n int) string { return fmt.Sprintf(`{"prices":[{"price":%d}]}`, n) }
 	u := newUpstream(t, price(0))
 	c := start(t, u.site("interval 20ms\nretry 10ms\nmax_age 1s\nforward_header Authorization"))
 	tab := openTab(t, browser, serve(t, c, map[string]string{
-		"/":                   "<!doctype html><script>const token = 'me'</script>" + blocks(t, "html polyfill")[0],
+		"/":                   "<!doctype html><script>const token = 'me'</script>" + blocksOf(t, "docs/recipes.md", "html polyfill")[0],
 		"/eventsource.min.js": npmFile(t, "event-source-polyfill", "1.0.31", "4IJSItgS/41IxN5UVAVuAyczwZF7ZIEsM1XAoUzIHA6A+xzusEZUutdXz2Nr+MQPLxfTiCvqE79/C8HT8fKFvA==", "src/eventsource.min.js"),
 	}))
 	for n := range 10 { // streams end after a second

@@ -11,17 +11,24 @@ import (
 )
 
 // blocks returns the code blocks of README.md in one language.
-func blocks(t *testing.T, language string) (texts []string) {
+func blocks(t *testing.T, language string) []string {
 	t.Helper()
-	readme, err := os.ReadFile("../README.md")
+	return blocksOf(t, "README.md", language)
+}
+
+// blocksOf returns the code blocks of a file of the documentation in one language, which
+// is all that stands behind the block's ```; a pattern.
+func blocksOf(t *testing.T, file, language string) (texts []string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(string(readme), -1) {
+	for _, m := range regexp.MustCompile("(?s)```(?:"+language+")\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
 		texts = append(texts, m[1])
 	}
 	if len(texts) == 0 {
-		t.Fatalf("README.md has no %s", language)
+		t.Fatalf("%s has no %s", file, language)
 	}
 	return texts
 }
@@ -45,24 +52,54 @@ func TestREADMEAndReferenceAgree(t *testing.T) {
 	}
 }
 
-func TestREADMECaddyfilesAreValid(t *testing.T) {
+func TestDocumentedCaddyfilesAreValid(t *testing.T) {
 	if testing.Short() {
 		t.Skip("integration tests start processes; -short leaves them out")
 	}
-	for i, text := range blocks(t, "caddyfile") {
-		c := &caddy{t: t, dir: t.TempDir()}
-		file := filepath.Join(c.dir, "Caddyfile")
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	for _, file := range documents(t) {
+		text, err := os.ReadFile(filepath.Join("..", file))
+		if err != nil {
 			t.Fatal(err)
 		}
-		c.runArgs("validate", "--config", file, "--adapter", "caddyfile")
-		<-c.exited
-		if !c.process.ProcessState.Success() {
-			t.Errorf("block %d:\n%s\n%s", i, text, c.log)
+		if !strings.Contains(string(text), "```caddyfile") {
+			continue
 		}
-		if strings.Contains(c.log.String(), "not formatted") {
-			t.Errorf("block %d is not formatted:\n%s", i, text)
+		for i, text := range blocksOf(t, file, "caddyfile(?: [a-z]+)?") {
+			validate(t, fmt.Sprintf("%s, Caddyfile %d", file, i), text)
 		}
+	}
+}
+
+// documents returns the files of the documentation.
+func documents(t *testing.T) (files []string) {
+	t.Helper()
+	for _, pattern := range []string{"*.md", "docs/*.md"} {
+		matches, err := filepath.Glob(filepath.Join("..", pattern))
+		if err != nil || len(matches) == 0 {
+			t.Fatalf("%s: %q, %v", pattern, matches, err)
+		}
+		for _, match := range matches {
+			files = append(files, strings.TrimPrefix(filepath.ToSlash(match), "../"))
+		}
+	}
+	return files
+}
+
+// validate expects that Caddy finds nothing wrong with a Caddyfile.
+func validate(t *testing.T, name, text string) {
+	t.Helper()
+	c := &caddy{t: t, dir: t.TempDir()}
+	file := filepath.Join(c.dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.runArgs("validate", "--config", file, "--adapter", "caddyfile")
+	<-c.exited
+	if !c.process.ProcessState.Success() {
+		t.Errorf("%s:\n%s\n%s", name, text, c.log)
+	}
+	if strings.Contains(c.log.String(), "not formatted") {
+		t.Errorf("%s is not formatted:\n%s", name, text)
 	}
 }
 
