@@ -159,7 +159,7 @@ func testHTMX(t *testing.T, browser context.Context) {
 	} {
 		files["/"] = "<!doctype html>" + strings.NewReplacer("https://unpkg.com/htmx.org@2.0.11", "/htmx.js", "https://unpkg.com/htmx-ext-sse@2.2.4", "/sse.js").Replace(files["/"])
 		u := newUpstream(t, apples(0))
-		c := start(t, u.site("interval 20ms\nselectable /prices/*/price\n"+name))
+		c := start(t, recipe(t, recipes, "htmx", "localhost:9000", u.Listener.Addr().String(), "event price", name+"\ninterval 20ms"))
 		tab := openTab(t, browser, serve(t, c, files))
 		for n := range 4 {
 			u.set(apples(n))
@@ -179,7 +179,7 @@ func apples(price int) string {
 func testPolyfill(t *testing.T, browser context.Context) {
 	price := func(n int) string { return fmt.Sprintf(`{"prices":[{"price":%d}]}`, n) }
 	u := newUpstream(t, price(0))
-	c := start(t, u.site("interval 20ms\nretry 10ms\nmax_age 1s\nforward_header Authorization"))
+	c := start(t, recipe(t, recipes, "token", "localhost:9000", u.Listener.Addr().String(), "forward_header", "interval 20ms\nretry 10ms\nmax_age 1s\nforward_header"))
 	tab := openTab(t, browser, serve(t, c, map[string]string{
 		"/":                   "<!doctype html><script>const token = 'me'</script>" + blocksOf(t, "docs/recipes.md", "html polyfill")[0],
 		"/eventsource.min.js": npmFile(t, "event-source-polyfill", "1.0.31", "4IJSItgS/41IxN5UVAVuAyczwZF7ZIEsM1XAoUzIHA6A+xzusEZUutdXz2Nr+MQPLxfTiCvqE79/C8HT8fKFvA==", "src/eventsource.min.js"),

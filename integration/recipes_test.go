@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func recipe(t *testing.T, file, name string, replacements ...string) string {
 const recipes, troubleshooting = "docs/recipes.md", "docs/troubleshooting.md"
 
 // quick are options for tests.
-const quick = "interval 20ms\nretry 20ms 50ms\nlinger 100ms"
+const quick = "interval 20ms\nretry 20ms 50ms\nlinger 100ms\ndrain 100ms"
 
 // sessions is an auth service: it knows sessions by their cookie, until they end.
 type sessions struct {
@@ -302,7 +303,7 @@ func TestRecipesCORS(t *testing.T) {
 		if got := header.Values("Access-Control-Allow-Origin"); !slices.Equal(got, []string{"https://app.example.com"}) {
 			t.Errorf("allowed is %q", got)
 		}
-		if got := strings.Join(header.Values("Vary"), ","); !strings.Contains(got, "Accept") || !strings.Contains(got, "Origin") {
+		if got := strings.Join(header.Values("Vary"), ","); !strings.Contains(got, "Accept") || !strings.HasSuffix(got, "Origin") {
 			t.Errorf("varies by %q", got)
 		}
 	}
@@ -383,6 +384,56 @@ func TestRecipesTroubleshooting(t *testing.T) {
 	}
 }
 
+// The look that docs/troubleshooting.md begins with, and the words it finds.
+func TestRecipesLook(t *testing.T) {
+	curl, err := exec.LookPath("curl")
+	if err != nil {
+		t.Skip("curl is not installed")
+	}
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site(quick+"\ntimeout 300ms\nmax_body 2KB"))
+	look := func(want string) {
+		t.Helper()
+		script := blocksOf(t, troubleshooting, "sh look")[0]
+		script = strings.ReplaceAll(script, "curl ", "exec "+curl+" -s --unix-socket "+c.dir+"/h1 ")
+		command := exec.CommandContext(t.Context(), "sh", "-euc", script)
+		out := new(buffer)
+		command.Stdout, command.Stderr = out, out
+		if err := command.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer command.Wait()
+		defer command.Process.Kill()
+		c.eventually("curl shows "+want, func() bool {
+			return strings.Contains(out.String(), "Content-Type: text/event-stream") && strings.Contains(out.String(), want)
+		})
+	}
+	look(`"state":"live"`)
+	stale := func(word string, answer http.HandlerFunc) {
+		t.Helper()
+		u.setAnswer(answer)
+		look(`"upstream":` + word)
+		u.set(numbered(0))
+		look(`"state":"live"`)
+	}
+	stale("503", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) })
+	stale("302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", 302) })
+	stale(`"timeout"`, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	stale(`"invalid"`, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") })
+	stale(`"incomplete"`, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "9")
+		io.WriteString(w, "{}")
+	})
+	stale(`"encoded"`, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "br")
+		io.WriteString(w, "{}")
+	})
+	stale(`"too_large"`, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, `"`+strings.Repeat("a", 3000)+`"`) })
+	u.CloseClientConnections()
+	u.Close()
+	look(`"upstream":502`)
+}
+
 // What docs/migrating.md says that the backend sees.
 func TestRecipesMigrating(t *testing.T) {
 	u := newUpstream(t, "")
@@ -411,7 +462,7 @@ func TestRecipesMigrating(t *testing.T) {
 	if want := (http.Header{"User-Agent": {"caddy-poll-sse"}, "Accept": {"application/json"}, "X-Forwarded-For": {"192.0.2.1"}, "If-None-Match": {`"1"`}}); !maps.EqualFunc(header, want, slices.Equal) {
 		t.Errorf("polled with %v, want %v", header, want)
 	}
-	if n := c.metric(`caddy_poll_sse_polls_total{result="good"}`); n != 1 {
+	if n := c.metric(`caddy_poll_sse_polls_total{result="changed"}`); n != 1 {
 		t.Errorf("%d documents were sent whole", n)
 	}
 }
@@ -427,9 +478,11 @@ type composition struct {
 
 func TestRecipesDocker(t *testing.T) {
 	c := decode[composition](t, blocksOf(t, recipes, "yaml compose")[0])
-	upstream := regexp.MustCompile(`reverse_proxy (\w+):9000`).FindStringSubmatch(blocksOf(t, recipes, "caddyfile docker")[0])
-	if upstream == nil || c.Services[upstream[1]].Image == "" {
-		t.Errorf("no service for %q", upstream)
+	u := newUpstream(t, numbered(0))
+	site := start(t, recipe(t, recipes, "docker", "app:9000", u.Listener.Addr().String()))
+	site.shows(site.open("h1", "/api/n", ""), numbered(0))
+	if c.Services["app"].Image == "" {
+		t.Errorf("no service app in %+v", c)
 	}
 	volume, path, _ := strings.Cut(c.Services["caddy"].Volumes[0], ":")
 	if _, ok := c.Volumes[volume]; !ok || path != "/data" || c.Services["caddy"].Build != "." {
