@@ -149,7 +149,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 		n, _ := counters.LoadOrStore(r.Host, new(atomic.Int64))
 		fmt.Fprintf(w, `{"n":%d,"filler":%q}`, n.(*atomic.Int64).Add(1), large)
 	})
-	site := u.site("interval 20ms\ndrain 200ms\nretry 1ms 2ms\nlinger 500ms")
+	site := u.site("interval 20ms\ndrain 200ms\nretry 1ms 2ms\nlinger 3s")
 	c := start(t, site)
 
 	ctx, cancel := context.WithCancel(t.Context())

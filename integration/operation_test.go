@@ -312,6 +312,7 @@ func TestCaddyEvents(t *testing.T) {
 		t.Error("an event tells the query")
 	}
 
+	s.close() // or its connection would lead to the old server
 	c.options = "events {\n\ton poll_sse.stale test_log panic\n}"
 	if err := c.reload(u.site("interval 20ms")); err != nil {
 		t.Fatal(err)
