@@ -271,7 +271,7 @@ func priceColumn(t *testing.T, version int) (column []string) {
 }
 
 // startBrowser runs Chromium until the test ends.
-func startBrowser(t *testing.T) context.Context {
+func startBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("integration tests start processes; -short leaves them out")
@@ -289,7 +289,7 @@ func startBrowser(t *testing.T) context.Context {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	log := new(buffer)
-	ctx, cancel := chromedp.NewExecAllocator(context.Background(),
+	ctx, cancel := chromedp.NewExecAllocator(context.Background(), append(options,
 		chromedp.ExecPath(path),
 		chromedp.UserDataDir(dir),
 		chromedp.Headless,
@@ -301,7 +301,7 @@ func startBrowser(t *testing.T) context.Context {
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true),
-		chromedp.CombinedOutput(log))
+		chromedp.CombinedOutput(log))...)
 	t.Cleanup(cancel)
 	browser, cancel := chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
