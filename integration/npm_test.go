@@ -123,10 +123,16 @@ func serve(t *testing.T, c *caddy, files map[string]string) (page string) {
 	t.Helper()
 	site := &httputil.ReverseProxy{Transport: c.h1.Transport}
 	site.Rewrite = func(r *httputil.ProxyRequest) { r.SetURL(&url.URL{Scheme: "http", Host: "localhost"}) }
+	return serveFiles(t, files, site)
+}
+
+// serveFiles makes a page of files in front of another server, as one site.
+func serveFiles(t *testing.T, files map[string]string, behind http.Handler) (page string) {
+	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		text, ok := files[r.URL.Path]
 		if !ok {
-			site.ServeHTTP(w, r)
+			behind.ServeHTTP(w, r)
 			return
 		}
 		if strings.HasSuffix(r.URL.Path, ".js") {
