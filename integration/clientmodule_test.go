@@ -55,7 +55,7 @@ func TestClientModuleIsSmall(t *testing.T) {
 
 // modulePage begins a page with the module that is served at /poll_sse.js. To reconnect
 // it waits 40 ms, not 1 to 4 s, and twice as long each time.
-const modulePage = `<!doctype html><title>The client module</title><body><script type="module">
+const modulePage = `<!doctype html><title>The client module</title><link rel="icon" href="data:,"><body><script type="module">
 	Math.random = () => -0.32
 	const { live } = await import('/poll_sse.js')
 	const errors = globalThis.errors = []
