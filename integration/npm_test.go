@@ -135,7 +135,7 @@ func serveFiles(t *testing.T, files map[string]string, behind http.Handler) (pag
 			behind.ServeHTTP(w, r)
 			return
 		}
-		if strings.HasSuffix(r.URL.Path, ".js") {
+		if strings.HasSuffix(r.URL.Path, "js") { // also .mjs
 			w.Header().Set("Content-Type", "text/javascript")
 		}
 		io.WriteString(w, text)
