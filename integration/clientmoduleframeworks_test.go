@@ -274,4 +274,3 @@ func testSWR(t *testing.T, browser context.Context) {
 	showsFruit(t, u, tab, `[...document.querySelectorAll('#app > li')].map(li => li.textContent)`)
 	leaves(t, c, tab)
 }
-
