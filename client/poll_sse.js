@@ -89,6 +89,7 @@ export const live = (url, options = {}) => {
 	const hear = ({ target, type, data, lastEventId }) => {
 		if (target !== source) return
 		if (type === 'error') return retry()
+		const before = value
 		let to = status
 		try {
 			if (type === 'status') {
@@ -108,7 +109,7 @@ export const live = (url, options = {}) => {
 		if (type !== 'open' && type !== 'status') slack = 1
 		watch()
 		turn(to)
-		subscribers.forEach(notify => notify())
+		if (value !== before) subscribers.forEach(notify => notify())
 	}
 
 	const select = part => {
