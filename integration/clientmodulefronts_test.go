@@ -222,7 +222,12 @@ func TestClientModuleSurvives(t *testing.T) {
 		format merge
 		selectable /version
 	}
-	%s`, u.site("interval 20ms\nlinger 10s\nheartbeat 200ms\nclient /poll_sse.js")))
+	poll_sse /api/beats/* {
+		interval 20ms
+		linger 10s
+		heartbeat 200ms
+	}
+	%s`, u.site("interval 20ms\nlinger 10s\nclient /poll_sse.js")))
 	files := map[string]string{"/": visitPage, "/poll_sse.js": get(t, serve(t, c, nil)+"poll_sse.js"), "/worker.js": worker}
 	if files["/poll_sse.js"] != readClient(t, "poll_sse.js") {
 		t.Fatal("Caddy serves another module")
@@ -241,8 +246,11 @@ func TestClientModuleSurvives(t *testing.T) {
 		path, _, _ = strings.Cut(path, "?")
 		return &visit{T: t, front: f, upstream: u, tab: tab, path: path, first: version, version: &version}
 	}
-	follow := func(t *testing.T, options string, prepare func(f *front)) *visit {
-		v := open(t, "/api/"+strings.ReplaceAll(t.Name(), "/", "-"), options, prepare)
+	// It is found out soon where a document with heartbeats is silent; one without proves
+	// that it is not silence that is found out.
+	const calm, beats = "/api/", "/api/beats/"
+	follow := func(t *testing.T, folder, options string, prepare func(f *front)) *visit {
+		v := open(t, folder+strings.ReplaceAll(t.Name(), "/", "-"), options, prepare)
 		v.arrives()
 		return v
 	}
@@ -261,7 +269,11 @@ func TestClientModuleSurvives(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := follow(t, `{}`, nil)
+			folder := calm
+			if name == "hang" {
+				folder = beats
+			}
+			v := follow(t, folder, `{}`, nil)
 			v.set(func(f *front) { f.answer = answer })
 			v.cut(false)
 			v.returns(3) // after each of which it gives up
@@ -279,7 +291,7 @@ func TestClientModuleSurvives(t *testing.T) {
 		})
 	}
 	t.Run("ends", func(t *testing.T) {
-		v := follow(t, `{}`, nil)
+		v := follow(t, calm, `{}`, nil)
 		for i := range 6 {
 			v.cut(i%2 == 0)
 			v.change()
@@ -288,7 +300,7 @@ func TestClientModuleSurvives(t *testing.T) {
 		v.verdict()
 	})
 	t.Run("silence", func(t *testing.T) {
-		v := follow(t, `{}`, nil)
+		v := follow(t, beats, `{}`, nil)
 		v.set(func(f *front) { f.pass = func(_ io.Writer, ctx context.Context, _ []byte) { <-ctx.Done() } })
 		v.change()
 		v.returns(1)
@@ -298,7 +310,7 @@ func TestClientModuleSurvives(t *testing.T) {
 		v.verdict()
 	})
 	t.Run("a slow line", func(t *testing.T) {
-		v := follow(t, `{}`, func(f *front) {
+		v := follow(t, beats, `{}`, func(f *front) {
 			f.pass = func(w io.Writer, ctx context.Context, b []byte) {
 				if i := bytes.Index(b, []byte("data: [")); i >= 0 {
 					w.Write(b[:i])
@@ -318,7 +330,7 @@ func TestClientModuleSurvives(t *testing.T) {
 		v.sane()
 	})
 	t.Run("a patch that is damaged", func(t *testing.T) {
-		v := follow(t, `{}`, nil)
+		v := follow(t, calm, `{}`, nil)
 		v.set(func(f *front) {
 			f.pass = func(w io.Writer, _ context.Context, b []byte) {
 				w.Write(bytes.ReplaceAll(b, []byte(`"path":"/`), []byte(`"path":"/no/`)))
@@ -336,7 +348,7 @@ func TestClientModuleSurvives(t *testing.T) {
 		}
 	})
 	t.Run("another origin that refuses", func(t *testing.T) {
-		v := follow(t, `{}`, func(f *front) { f.allow = true })
+		v := follow(t, calm, `{}`, func(f *front) { f.allow = true })
 		v.set(func(f *front) { f.allow = false })
 		v.cut(false)
 		v.change()
@@ -346,7 +358,7 @@ func TestClientModuleSurvives(t *testing.T) {
 		v.verdict()
 	})
 	t.Run("a service worker", func(t *testing.T) {
-		v := follow(t, `{"worker":true}`, nil)
+		v := follow(t, calm, `{"worker":true}`, nil)
 		for i := range 3 {
 			v.cut(i == 1)
 			v.change()
@@ -368,7 +380,7 @@ func TestClientModuleSurvives(t *testing.T) {
 		v.sane()
 	})
 	t.Run("stale", func(t *testing.T) {
-		v := follow(t, `{}`, nil)
+		v := follow(t, calm, `{}`, nil)
 		is := func(want string) {
 			t.Helper()
 			eventually(t, "the status is "+want, func() bool { return evaluate[string](t, v.tab, `doc.status`) == want })
@@ -400,7 +412,7 @@ func TestClientModuleSurvives(t *testing.T) {
 	})
 	t.Run("close", func(t *testing.T) {
 		c.eventually("nobody else is connected", func() bool { return c.metric("caddy_poll_sse_streams") == 0 })
-		v := follow(t, `{}`, nil)
+		v := follow(t, calm, `{}`, nil)
 		if n := c.metric("caddy_poll_sse_streams"); n != 1 {
 			t.Fatalf("%d streams", n)
 		}
@@ -412,7 +424,7 @@ func TestClientModuleSurvives(t *testing.T) {
 		}
 	})
 	t.Run("online", func(t *testing.T) {
-		v := follow(t, `{}`, nil)
+		v := follow(t, calm, `{}`, nil)
 		evaluate[bool](t, v.tab, `Math.random = () => 1e6, dispatchEvent(new Event('online'))`)
 		v.change()
 		v.arrives()
