@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -68,13 +69,14 @@ func TestClientModulePackage(t *testing.T) {
 	writeFiles(t, dir, map[string]string{"user.mjs": nodeUser})
 	u := newUpstream(t, `{"n":1}`)
 	c := start(t, u.site("interval 20ms"))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
 	out := new(buffer)
-	user := exec.Command("node", "user.mjs", serve(t, c, nil)+"api/doc")
+	user := exec.CommandContext(ctx, "node", "user.mjs", serve(t, c, nil)+"api/doc")
 	user.Dir, user.Stdout, user.Stderr = dir, out, out
 	if err := user.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { user.Process.Kill() })
 	c.eventually("the document arrives", func() bool { return strings.Contains(out.String(), "1") })
 	u.set(`{"n":2}`)
 	if err := user.Wait(); err != nil || out.String() != "live\n{\"n\":1} true\n{\"n\":2} true\nclosed\n" {
