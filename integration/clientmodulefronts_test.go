@@ -171,7 +171,7 @@ func (v *visit) arrives() {
 	})
 }
 
-// returns waits until the page has asked as often again.
+// returns waits until the page has asked as often again, from now on.
 func (v *visit) returns(times int) {
 	v.Helper()
 	n := len(v.asked())
@@ -336,8 +336,9 @@ func TestClientModuleSurvives(t *testing.T) {
 				w.Write(bytes.ReplaceAll(b, []byte(`"path":"/`), []byte(`"path":"/no/`)))
 			}
 		})
+		before := len(v.asked())
 		v.change()
-		v.returns(1)
+		eventually(t, "the page asks again", func() bool { return len(v.asked()) > before })
 		v.set(func(f *front) { f.pass = nil })
 		v.arrives()
 		v.change()
