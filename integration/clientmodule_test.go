@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -354,7 +355,8 @@ func TestClientModuleWalks(t *testing.T) {
 	u := newUpstream(t, walk.String())
 	c := start(t, u.site("interval 10ms\nclient /poll_sse.js"))
 	tab := openTab(t, browser, serve(t, c, map[string]string{"/": modulePage + `
-		const walk = live('/api/walk')
+		const statuses = globalThis.statuses = []
+		const walk = live('/api/walk', { onstatus: status => statuses.push(status) })
 		globalThis.shows = text => walk.value !== undefined && canonical(walk.value) === canonical(JSON.parse(text))
 	</script>`}))
 	for i := range 150 {
@@ -364,6 +366,9 @@ func TestClientModuleWalks(t *testing.T) {
 			return evaluate[bool](t, tab, fmt.Sprintf(`globalThis.shows?.(%s) ?? false`, quote(t, text)))
 		})
 		walk.Step()
+	}
+	if got := evaluate[[]string](t, tab, `statuses`); !slices.Equal(got, []string{"live"}) {
+		t.Errorf("the status was %q: a patch did not apply", got)
 	}
 }
 
