@@ -186,7 +186,7 @@ type Handler struct {
 	writeTimeout time.Duration // of the server, 0 if none
 	logger       *zap.Logger
 	emit         *atomic.Pointer[emitter]
-	draining     chan struct{}                           // closed when the configuration is unloaded
+	draining     chan struct{} // closed when the configuration is unloaded
 	beginDrain   func()
 	exiting      chan struct{} // closed when the process ends
 	beginExit    func()
