@@ -163,22 +163,26 @@ func testWorker(t *testing.T, browser context.Context) {
 	arrives(t, late, numbered(3))
 }
 
-// testMigrating runs the page that polls, and the one that is told, side by side.
+// testMigrating runs the page that polls, and those that are told, side by side.
 func testMigrating(t *testing.T, browser context.Context) {
 	u := newUpstream(t, numbered(0))
-	c := start(t, u.site(quick))
+	c := start(t, u.site(quick+"\nclient /poll_sse.js"))
 	page := serve(t, c, map[string]string{
+		"/live":   rendering + blocksOf(t, "docs/migrating.md", "html live")[0],
 		"/before": rendering + strings.Replace(blocksOf(t, "docs/migrating.md", "html before")[0], "2000", "100", 1),
 		"/after":  rendering + blocksOf(t, "docs/migrating.md", "html after")[0],
 	})
-	before, after := openTab(t, browser, page+"before"), openTab(t, browser, page+"after")
+	before, after, live := openTab(t, browser, page+"before"), openTab(t, browser, page+"after"), openTab(t, browser, page+"live")
 	for n := range 5 {
 		u.set(numbered(n))
 		arrives(t, before, numbered(n))
 		arrives(t, after, numbered(n))
+		arrives(t, live, numbered(n))
 	}
-	if n := evaluate[int](t, after, `shown.length`); n != 5 {
-		t.Errorf("the page was told %d times of 5 documents", n)
+	for _, tab := range []context.Context{after, live} {
+		if n := evaluate[int](t, tab, `shown.length`); n != 5 {
+			t.Errorf("the page was told %d times of 5 documents", n)
+		}
 	}
 }
 
