@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -276,13 +275,7 @@ func startBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) context
 	if testing.Short() {
 		t.Skip("integration tests start processes; -short leaves them out")
 	}
-	path, err := exec.LookPath("chromium")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("the browser tests need chromium in PATH")
-		}
-		t.Skip("no chromium in PATH")
-	}
+	path := program(t, "chromium")
 	dir, err := os.MkdirTemp("", "chromium")
 	if err != nil {
 		t.Fatal(err)

@@ -20,13 +20,7 @@ import (
 // address.
 func prometheus(t *testing.T, c *caddy) string {
 	t.Helper()
-	program, err := exec.LookPath("prometheus")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("there is no prometheus here; on Debian it is in the package of that name")
-	}
+	program := program(t, "prometheus")
 	metrics := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		response, err := c.admin.Get("http://localhost/metrics")
 		if err != nil {

@@ -98,9 +98,7 @@ func TestGzipOfOtherClients(t *testing.T) {
 		"node": {"--input-type=module", "-e", nodeClient, url + "node"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := exec.LookPath(name); err != nil {
-				t.Skipf("%v; .ci/run installs what is missing", err)
-			}
+			needs(t, name)
 			u.set(numbered(0))
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			command := exec.CommandContext(ctx, name, arguments...)

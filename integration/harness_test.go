@@ -60,6 +60,29 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// program returns the path of a program. Where that is missing the test is skipped, or
+// fails in CI, where .ci/run has installed it.
+func program(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+	case os.Getenv("CI") == "true":
+		t.Fatal(err)
+	default:
+		t.Skipf("%v; .ci/run installs what is missing", err)
+	}
+	return path
+}
+
+// needs skips the test where a program is missing.
+func needs(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, name := range programs {
+		program(t, name)
+	}
+}
+
 // patience is how long tests wait for what has to happen.
 const patience = 20 * time.Second
 

@@ -121,10 +121,7 @@ func TestEncodedLongPoll(t *testing.T) {
 
 // A loop of curl, as the README has it, sees every version.
 func TestCurlLongPoll(t *testing.T) {
-	curl, err := exec.LookPath("curl")
-	if err != nil {
-		t.Skip("curl is not installed")
-	}
+	curl := program(t, "curl")
 	u := newUpstream(t, numbered(0))
 	c := start(t, u.site("interval 20ms"))
 	script := blocks(t, "sh long-poll")[0]

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -381,13 +380,7 @@ func TestRecipesTroubleshooting(t *testing.T) {
 
 // The look that docs/troubleshooting.md begins with, and the words it finds.
 func TestRecipesLook(t *testing.T) {
-	curl, err := exec.LookPath("curl")
-	if err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("the look of docs/troubleshooting.md needs curl")
-		}
-		t.Skip("curl is not installed")
-	}
+	curl := program(t, "curl")
 	u := newUpstream(t, numbered(0))
 	c := start(t, u.site(quick+"\ntimeout 300ms\nmax_body 2KB"))
 	look := func(want string) {

@@ -171,13 +171,3 @@ func followCommand(t *testing.T, read func(line string) report, name string, arg
 	})
 	return got.take
 }
-
-// needs skips the test where a command is missing.
-func needs(t *testing.T, commands ...string) {
-	t.Helper()
-	for _, name := range commands {
-		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("%v; .ci/run installs what is missing", err)
-		}
-	}
-}
