@@ -201,7 +201,7 @@ func TestMetrics(t *testing.T) {
 		expect("no view can", map[string]float64{"refusals_total limit=max_views": 1})
 		back := s.get(s.h, "/", "Last-Event-ID", id)
 		expect("one comes back", map[string]float64{"streams": 1, "resumes_total outcome=held": 1, "events_total encoding=identity format=patch": 1})
-		other := s.get(s.h, "/other")
+		turnedAway := s.get(s.h, "/other")
 		expect("no resource can give way", map[string]float64{"refusals_total limit=max_pollers": 1})
 		s.setAnswer(answering(`<html>`))
 		s.waitForPolls(1)
@@ -214,7 +214,7 @@ func TestMetrics(t *testing.T) {
 		}
 		expect("all have left", map[string]float64{"streams": -3, "stream_ends_total reason=client_left": 3})
 		s.setAnswer(answering(`[]`))
-		other = s.get(s.h, "/other")
+		other := s.get(s.h, "/other")
 		expect("the resource gives way", map[string]float64{
 			"streams": 1, "resources state=stale": -1, "resources state=live": 1, "evictions_total kind=resource": 1, "polls_total result=changed": 1, "poll_duration_seconds": 1,
 			"resumes_total outcome=new": 1, "events_total encoding=identity format=patch": 1,
@@ -226,7 +226,7 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%v streams have drained", n)
 		}
 		checkLabels(t, series(t, collectors...))
-		s.close(plain, zipped, third, refused, back, other)
+		s.close(plain, zipped, third, refused, back, turnedAway, other)
 	})
 }
 

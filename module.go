@@ -375,7 +375,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !ask.stream {
 		return h.serveLongPoll(w, r, next, res, v, ask)
 	}
-	h.serveStream(r, h.newStream(w, r, res, v, ask))
+	h.serveStream(r, h.newStream(w, r, res, v, ask), ask.format)
 	return nil // the header is written: an error would start error routes on top of it
 }
 
@@ -407,7 +407,6 @@ func (h *Handler) newStream(w http.ResponseWriter, r *http.Request, res *resourc
 	s := &stream{
 		handler:  h,
 		resource: res,
-		format:   ask.format,
 		log:      v.log,
 		notices:  ask.notices,
 		text:     preamble(r, between(h.Retry.Min, h.Retry.Max)),
@@ -420,8 +419,8 @@ func (h *Handler) newStream(w http.ResponseWriter, r *http.Request, res *resourc
 	return s
 }
 
-// serveStream serves the stream that answers r to its end.
-func (h *Handler) serveStream(r *http.Request, s *stream) {
+// serveStream serves the stream that answers r, with events of that format, to its end.
+func (h *Handler) serveStream(r *http.Request, s *stream, format string) {
 	open := streamsOpen.WithLabelValues(h.server)
 	open.Inc()
 	defer open.Dec()
@@ -432,17 +431,17 @@ func (h *Handler) serveStream(r *http.Request, s *stream) {
 	if h.Compress == compressGzip && acceptsGzip(r) {
 		encoding = compressGzip
 	}
-	s.countFor(encoding)
+	s.tally = newTally(h.server, format, encoding)
 	s.response.begin(encoding == compressGzip)
 	h.logger.Debug("stream opened", s.resource.field())
 	why := s.serve(r.Context())
 	if why != endWriteFailed && why != endClientLeft {
 		s.response.end()
-		s.countBytes()
+		s.tally.sent(0, s.response.sent)
 	}
 	streamEndsTotal.WithLabelValues(h.server, why).Inc()
-	h.logger.Debug("stream ended", s.resource.field(), s.field(why))
-	addLogField(r, s.field(why))
+	h.logger.Debug("stream ended", s.resource.field(), s.tally.field(why))
+	addLogField(r, s.tally.field(why))
 	if why == endWriteFailed || why == endClientLeft {
 		s.response.breakOff(r)
 	}

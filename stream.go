@@ -10,9 +10,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 )
 
 // stream is one client's response: a cursor into the log of a view, and what the
@@ -20,7 +17,6 @@ import (
 type stream struct {
 	handler  *Handler
 	resource *resource
-	format   string
 	log      *eventLog
 	response *response
 	notices  notices   // what the client wants to be told; who wants any sees heartbeats too
@@ -33,13 +29,7 @@ type stream struct {
 	turned  <-chan struct{} // closed when the status is another than the one told
 	silence time.Duration   // before the next heartbeat
 	beat    time.Time       // when it is due
-
-	// For metrics and logs.
-	outcome     string // how the cursor was found at first
-	sent        int    // events
-	counted     int64  // bytes that the metrics know of
-	eventsTotal prometheus.Counter
-	bytesTotal  prometheus.Counter
+	tally   tally
 }
 
 // Why a stream ended, as metrics and logs say it.
@@ -131,12 +121,11 @@ func (s *stream) deliver() (changed <-chan struct{}, err error) {
 	if len(s.text) > 0 || len(b.events) > 0 {
 		now := time.Now()
 		err := s.response.write(now, s.text, b.events)
-		s.countBytes()
 		if err != nil {
+			s.tally.sent(0, s.response.sent)
 			return nil, err
 		}
-		s.sent += len(b.events)
-		s.eventsTotal.Add(float64(len(b.events)))
+		s.tally.sent(len(b.events), s.response.sent)
 		s.beat, s.silence = now.Add(s.silence), time.Duration(s.handler.Heartbeat)
 	}
 	// A stream that waits must not keep anything alive that nobody needs.
@@ -164,40 +153,14 @@ func (s *stream) heartbeat() []byte {
 // since.
 func (s *stream) count(b batch) {
 	switch {
-	case s.outcome == "":
-		s.outcome = string(b.how)
-		if s.cursor == (eventID{}) {
-			s.outcome = "new"
-		}
-		resumesTotal.WithLabelValues(s.handler.server, s.outcome).Inc()
+	case s.tally.resume == "" && s.cursor == eventID{}:
+		s.tally.found("new")
+	case s.tally.resume == "":
+		s.tally.found(string(b.how))
 	case b.how == resumedSmaller:
-		slowSnapshotsTotal.WithLabelValues(s.handler.server, "held").Inc()
+		s.tally.slow("held")
 	case b.how == resumedSnapshot && s.log.maxEvents > 0:
-		slowSnapshotsTotal.WithLabelValues(s.handler.server, "evicted").Inc()
-	}
-}
-
-// countFor says under which labels the stream is counted.
-func (s *stream) countFor(encoding string) {
-	s.eventsTotal = eventsTotal.WithLabelValues(s.handler.server, s.format, encoding)
-	s.bytesTotal = sentBytesTotal.WithLabelValues(s.handler.server, s.format, encoding)
-}
-
-// countBytes counts what was written since the last time.
-func (s *stream) countBytes() {
-	s.bytesTotal.Add(float64(s.response.sent - s.counted))
-	s.counted = s.response.sent
-}
-
-// field tells of the whole stream in logs.
-func (s *stream) field(why string) zap.Field {
-	return zap.Dict("stream", zap.Int("events", s.sent), zap.Int64("bytes", s.response.sent), zap.String("resume", s.outcome), zap.String("end", why))
-}
-
-// addLogField adds a field to the line that the access log has of r.
-func addLogField(r *http.Request, field zap.Field) {
-	if extra, ok := r.Context().Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(field)
+		s.tally.slow("evicted")
 	}
 }
 
