@@ -168,12 +168,13 @@ func lastEventID(r *http.Request) string {
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		return id
 	}
+	id := ""
 	for p := range parameters(originalURL(r).RawQuery) {
 		if p.value != "" && p.is(lastEventIDParameters...) {
-			return p.value
+			id = p.value // the last one: clients add it to URLs that may have one
 		}
 	}
-	return ""
+	return id
 }
 
 // parameter is one of a query: as it stands there, and what it says.

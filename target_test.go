@@ -206,6 +206,7 @@ var lastEventIDs = []struct{ uri, header, want string }{
 	{"/?x=1&LASTEVENTID=%71", "", "q"},
 	{"/?lastEventId=", "", ""},
 	{"/?lastEventId=&last-event-id=q", "", "q"},
+	{"/?lastEventId=old&a&last_event_id=q&lastEventId=", "", "q"},
 	{"/?lastEventId=q", "a", "a"},
 	{"/?lastEventId=%zz", "", "%zz"},
 }

@@ -105,8 +105,7 @@ export const live = (url, options = {}) => {
 			id = undefined
 			return retry()
 		}
-		if (type !== 'open') tries = 0
-		if (type !== 'open' && type !== 'status') slack = 1
+		if (type !== 'open' && type !== 'status') tries = 0, slack = 1
 		watch()
 		turn(to)
 		if (value !== before) subscribers.forEach(notify => notify())
@@ -133,8 +132,8 @@ export const live = (url, options = {}) => {
 		}
 	}
 
-	waking('add')
 	connect()
+	waking('add')
 	return {
 		get value() { return value },
 		get id() { return id },

@@ -71,6 +71,7 @@ func writePages(t *testing.T) (dir string) {
 
 // TestBrowserClients plays a scenario to clients in Chromium.
 func TestBrowserClients(t *testing.T) {
+	t.Parallel() // takes long, and mostly waits
 	browser := startBrowser(t)
 	// The modules import each other without the ending of a file's name.
 	s := newScenario(t, plainAndGzip+`

@@ -35,7 +35,7 @@ func readClient(t *testing.T, name string) string {
 // TestClientModule runs the module's own tests, in fake time.
 func TestClientModule(t *testing.T) {
 	needs(t, "node")
-	out, err := exec.Command("node", "--test", "../client/poll_sse_test.js").CombinedOutput()
+	out, err := exec.Command("node", "--test", "--test-reporter=tap", "../client/poll_sse_test.js").CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("# fail 0")) || bytes.Contains(out, []byte("# pass 0")) {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -311,6 +311,7 @@ const followPage = modulePage + `
 
 // TestClientModuleFollows plays a scenario to the module in Chromium.
 func TestClientModuleFollows(t *testing.T) {
+	t.Parallel() // takes long, and mostly waits
 	browser := startBrowser(t)
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "index.html"), []byte(followPage), 0o600); err != nil {

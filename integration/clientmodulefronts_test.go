@@ -212,6 +212,7 @@ func (v *visit) sane() {
 // TestClientModuleSurvives lets happen to the module what ends an EventSource for good, or
 // leads it astray.
 func TestClientModuleSurvives(t *testing.T) {
+	t.Parallel() // takes long, and mostly waits
 	browser := startBrowser(t)
 	version := 0
 	u := newUpstream(t, market(version))
@@ -426,7 +427,7 @@ func TestClientModuleSurvives(t *testing.T) {
 	})
 	t.Run("online", func(t *testing.T) {
 		v := follow(t, calm, `{}`, nil)
-		evaluate[bool](t, v.tab, `Math.random = () => 1e6, dispatchEvent(new Event('online'))`)
+		evaluate[bool](t, v.tab, `Math.random = () => 1e5, dispatchEvent(new Event('online'))`)
 		v.change()
 		v.arrives()
 		v.verdict()

@@ -25,6 +25,7 @@ import (
 // Recorded histories come out of the streams as they went in, whatever happens to
 // the connections.
 func TestHistories(t *testing.T) {
+	t.Parallel() // takes long, and mostly waits
 	replayed := histories.Recorded(t)
 	if len(replayed) == 0 {
 		t.Log("POLL_SSE_HISTORIES is not set: generated histories only")
@@ -39,6 +40,7 @@ func TestHistories(t *testing.T) {
 
 // Merge patches, and snapshots where they cannot say it, rebuild all histories too.
 func TestHistoriesAsMergePatches(t *testing.T) {
+	t.Parallel() // takes long, and mostly waits
 	replayed := histories.Recorded(t)
 	maps.Copy(replayed, generatedHistories())
 	// Every second version says what a merge patch cannot.
@@ -54,6 +56,7 @@ func TestHistoriesAsMergePatches(t *testing.T) {
 
 // Nothing is sent for versions that differ in ignored members only.
 func TestHistoriesWithIgnoredMembers(t *testing.T) {
+	t.Parallel() // takes long, and mostly waits
 	replayed := histories.Recorded(t)
 	delete(replayed, "cdc-vaccination-states") // takes a minute, and shows nothing more
 	maps.Copy(replayed, generatedHistories())

@@ -21,6 +21,7 @@ import (
 // TestInspector uses the inspector as people do, in a real browser in front of a real
 // Caddy.
 func TestInspector(t *testing.T) {
+	t.Parallel() // takes long, and mostly waits
 	browser := startBrowser(t)
 	t.Run("Form", func(t *testing.T) { testInspectorForm(t, browser) })
 	t.Run("Document", func(t *testing.T) { testInspectorDocument(t, browser) })

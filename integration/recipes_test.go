@@ -250,13 +250,31 @@ func TestRecipesRewrite(t *testing.T) {
 	if got := s.response.Header.Get("Authorization"); got != "" {
 		t.Errorf("clients are sent %q", got)
 	}
-	u.set(numbered(1))
-	response, err := c.h1.Post("http://localhost/live/weather", "application/json", nil)
-	if err != nil {
-		t.Fatal(err)
+	// Nothing else is sent on with the key.
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://localhost/live/weather", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if method == http.MethodPost {
+			request.Header.Set("Accept", "text/event-stream")
+		}
+		response, err := c.h1.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusNotFound || u.count() != 1 {
+			t.Errorf("%s: %s, and %d requests reach the upstream", method, response.Status, u.count())
+		}
 	}
-	response.Body.Close()
-	c.shows(s, `"value":1`)
+	// The answer to who connects when there is no document knows no cookie of ours.
+	u.setAnswer(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNotFound) })
+	again := start(t, recipe(t, recipes, "rewrite", "https://weather.example", u.Listener.Addr().String()))
+	again.refuses("/live/weather", http.StatusNotFound, "Cookie", "session=a1")
+	if got := u.lastPoll().Header.Get("Cookie"); got != "" {
+		t.Errorf("the upstream is sent the cookie %q", got)
+	}
 }
 
 func TestRecipesCDN(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 // TestRecipesInBrowser runs the pages of the documentation in Chromium.
 func TestRecipesInBrowser(t *testing.T) {
+	t.Parallel() // takes long, and mostly waits
 	browser := startBrowser(t)
 	t.Run("Session", func(t *testing.T) { testSessionPage(t, browser) })
 	t.Run("CORS", func(t *testing.T) { testCORSPage(t, browser) })
