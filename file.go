@@ -10,13 +10,16 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // file is one that comes with the module.
 type file struct {
 	content     []byte
+	compressed  []byte // the same, by gzip
 	contentType string
-	etag        string
+	etag        string // without the quotes
 	policy      string // Content-Security-Policy, "" for none
 }
 
@@ -31,7 +34,14 @@ var (
 )
 
 func newFile(content []byte, contentType, policy string) *file {
-	return &file{content, contentType, `"` + digest(content)[:22] + `"`, policy}
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		panic("file: internal error: " + err.Error())
+	}
+	w.Write(content) // a buffer takes everything
+	w.Close()
+	return &file{content, b.Bytes(), contentType, digest(content)[:22], policy}
 }
 
 // digest returns the SHA-256 of text.
@@ -71,13 +81,19 @@ func (h *Handler) file(r *http.Request) *file {
 func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("Content-Type", f.contentType)
-	header.Set("ETag", f.etag)
 	header.Set("Cache-Control", "no-cache") // it may be another with the next Caddy
 	header.Set("X-Content-Type-Options", "nosniff")
 	if f.policy != "" {
 		header.Set("Content-Security-Policy", f.policy)
 	}
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.content))
+	header.Add("Vary", "Accept-Encoding")
+	content, etag := f.content, f.etag
+	if acceptsGzip(r) {
+		header.Set("Content-Encoding", "gzip")
+		content, etag = f.compressed, f.etag+"-gzip" // each encoding has its own (RFC 9110 §8.8.3.3)
+	}
+	header.Set("ETag", `"`+etag+`"`)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 }
 
 // validFilePath reports whether a file can be served at p.

@@ -1,6 +1,8 @@
 package pollsse
 
 import (
+	"compress/gzip"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -46,6 +48,17 @@ func TestFiles(t *testing.T) {
 		}
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("If-None-Match", header.Get("ETag"))
+		w = httptest.NewRecorder()
+		r.Header.Set("Accept-Encoding", "gzip") // a text of its own
+		if f.serve(w, r); w.Code != 200 || w.Header().Get("Content-Encoding") != "gzip" || w.Header().Get("Vary") != "Accept-Encoding" || w.Body.Len() > len(f.content)/2+100 {
+			t.Errorf("%d %v", w.Code, w.Header())
+		}
+		if unzipped, err := gzip.NewReader(w.Body); err != nil {
+			t.Error(err)
+		} else if text, err := io.ReadAll(unzipped); err != nil || string(text) != string(f.content) {
+			t.Errorf("%d bytes, %v", len(text), err)
+		}
+		r.Header.Del("Accept-Encoding")
 		w = httptest.NewRecorder()
 		if f.serve(w, r); w.Code != http.StatusNotModified || w.Body.Len() > 0 {
 			t.Errorf("%d to who has it", w.Code)

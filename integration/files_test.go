@@ -63,6 +63,16 @@ func TestFilesAreServed(t *testing.T) {
 					if response.Body.Close(); response.StatusCode != http.StatusNotModified {
 						t.Errorf("%s, %s, %s: %s to who has it", name, protocol, path, response.Status)
 					}
+					request.Header.Del("If-None-Match")
+					request.Header.Set("Accept-Encoding", "gzip, zstd")
+					if response, err = client.Do(request); err != nil {
+						t.Fatal(err)
+					}
+					text, err := io.ReadAll(decoded(response, response.Body)) // once is enough, also with encode
+					response.Body.Close()
+					if err != nil || string(text) != want.text || response.Header.Get("Content-Encoding") != "gzip" {
+						t.Errorf("%s, %s, %s, compressed: %v %v, %d bytes", name, protocol, path, err, response.Header, len(text))
+					}
 				}
 			}
 			// What is no file is not streamed either, unless the directive is for all.
