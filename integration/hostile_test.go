@@ -140,8 +140,8 @@ func TestHostileEventIDs(t *testing.T) {
 			c.claims(protocol, path+"?lastEventId="+escapeAll(head+odd), "", head+odd, `path":""`)
 			c.claims(protocol, path+"?lastEventId="+escapeAll(odd+head), "", odd+head, `path":""`)
 		}
-		if e := c.once(protocol, path+"?lastEventId="+first+"&lastEventId="+head, ""); !strings.Contains(e.Data, `"/n"`) {
-			t.Errorf("the first of two ids does not count: %.100s", e.Data)
+		if e := c.once(protocol, path+"?lastEventId="+head+"&lastEventId="+first, ""); !strings.Contains(e.Data, `"/n"`) {
+			t.Errorf("the last of two ids does not count: %.100s", e.Data)
 		}
 		u.set(numbered(2))
 		if e := c.next(live); !strings.Contains(e.Data, `"value":2}`) {
