@@ -409,11 +409,15 @@ func TestRollback(t *testing.T) {
 			if len(c.events()) != 1 {
 				t.Fatalf("the newer generation serves %q", c.text())
 			}
+			ends := total(t, streamEndsTotal, endRollback)
 			newer.close(c) // as Caddy does where another app fails to start
 			time.Sleep(time.Second)
 			synctest.Wait()
 			if oldStreamStays && !old.ended() {
 				t.Error("the old stream follows a resource that nobody polls")
+			}
+			if n := total(t, streamEndsTotal, endRollback) - ends; (n == 1) != oldStreamStays {
+				t.Errorf("%v streams are counted", n)
 			}
 			polls := newer.count()
 			back := s.get(s.h, "/", "Last-Event-ID", old.events()[0].ID)

@@ -121,7 +121,7 @@ func TestFailedWritesEndStreams(t *testing.T) {
 			s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
 			n := 0
 			s.setAnswer(func(w http.ResponseWriter, r *http.Request) error { n++; return answering(fmt.Sprint(n))(w, r) })
-			failed := total(t, streamEndsTotal, endClientLeft)
+			failed, bytes := total(t, streamEndsTotal, endClientLeft), total(t, sentBytesTotal, "gzip")
 			w := &tiring{recordedResponse{header: make(http.Header)}, writes, 0}
 			ctx, leave := context.WithTimeout(context.Background(), time.Minute)
 			defer leave()
@@ -130,6 +130,9 @@ func TestFailedWritesEndStreams(t *testing.T) {
 			s.h.ServeHTTP(w, caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, s.server), s)
 			if failed = total(t, streamEndsTotal, endClientLeft) - failed; failed != 1 || w.refused != 1 || w.left != 0 {
 				t.Errorf("after %d writes: %v streams failed, %d writes more", writes, failed, w.refused)
+			}
+			if bytes = total(t, sentBytesTotal, "gzip") - bytes; bytes != float64(w.body.Len()) {
+				t.Errorf("after %d writes: %v bytes are counted, %d were taken", writes, bytes, w.body.Len())
 			}
 			s.close()
 		})
