@@ -44,7 +44,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
@@ -219,9 +218,6 @@ type retry struct {
 	Max caddy.Duration `json:"max,omitempty"`
 }
 
-// emitter tells the handlers of Caddy events of an event.
-type emitter func(event string, data map[string]any)
-
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
@@ -263,12 +259,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.logger.Warn("the server's write_timeout ends event streams early; clients reconnect and resume",
 			zap.Duration("write_timeout", h.writeTimeout))
 	}
-	h.emit = new(atomic.Pointer[emitter])
-	if app, err := ctx.AppIfConfigured("events"); err == nil {
-		emit := emitter(func(event string, data map[string]any) { app.(*caddyevents.App).Emit(ctx, event, data) })
-		h.emit.Store(&emit)
-	} else if !errors.Is(err, caddy.ErrNotConfigured) {
-		return fmt.Errorf("getting events app: %w", err)
+	var err error
+	if h.emit, err = newEmitter(ctx); err != nil {
+		return err
 	}
 	if err := registerMetrics(ctx); err != nil {
 		return fmt.Errorf("registering metrics: %w", err)

@@ -112,9 +112,9 @@ func (r pollResult) passes(resuming bool) bool {
 
 // poll asks src once, and compares its answer with the document held, if any.
 func (p *poller) poll(ctx context.Context, src *source) (result pollResult) {
-	resource := ctx
+	parent := ctx
 	ctx, span := src.startSpan(ctx, &p.target)
-	defer func() { endSpan(span, result, resource.Err() != nil) }()
+	defer func() { endSpan(span, result, parent.Err() != nil) }()
 	ctx, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	rec := &recorder{header: make(http.Header), limit: p.maxBody, abort: cancel}

@@ -122,10 +122,7 @@ func (r *resource) follow(src *source) {
 	}
 	r.mu.Unlock()
 	if newer {
-		select {
-		case r.wake <- struct{}{}:
-		default:
-		}
+		ring(r.wake)
 	}
 }
 
@@ -292,36 +289,6 @@ func (r *resource) run(ctx context.Context) {
 	}
 }
 
-// countAs counts the resource among those in a state.
-func (r *resource) countAs(state string) {
-	before := r.counted
-	r.counted = resourcesOpen.WithLabelValues(r.server, state)
-	r.counted.Inc()
-	if before != nil {
-		before.Dec()
-	}
-}
-
-// count notes a poll in metrics and logs.
-func (r *resource) count(h *Handler, result pollResult) {
-	if result.good() {
-		r.countAs(stateLive)
-	} else {
-		r.countAs(stateStale)
-	}
-	cause := ""
-	if result.kind == pollRejected || result.kind == pollFailed {
-		cause = result.cause
-	}
-	pollsTotal.WithLabelValues(h.server, string(result.kind), cause).Inc()
-	pollDuration.WithLabelValues(h.server).Observe(result.duration.Seconds())
-	if result.good() {
-		pollingBytesTotal.WithLabelValues(h.server).Add(float64(r.open.Load() * int64(result.size)))
-	}
-	h.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.String("cause", result.cause), zap.Int("status", result.status),
-		zap.Int("size", result.size), zap.Duration("duration", result.duration))
-}
-
 // instantApart is how far apart polls because of writes are at least.
 const instantApart = 100 * time.Millisecond
 
@@ -335,16 +302,16 @@ func latest(a, b time.Time) time.Time {
 // poke makes the resource poll at once: what it polls may have been written to. If a
 // poll is on its way, another follows it.
 func (r *resource) poke() {
-	select {
-	case r.written <- struct{}{}:
-	default:
-	}
+	ring(r.written)
 }
 
 // pollNow makes the resource poll as soon as the upstream's Retry-After lets it.
-func (r *resource) pollNow() {
+func (r *resource) pollNow() { ring(r.asked) }
+
+// ring leaves a token in c, unless one is there already.
+func ring(c chan<- struct{}) {
 	select {
-	case r.asked <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -455,39 +422,6 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 	return withdrawn
 }
 
-// Caddy events, for the operator's handlers.
-const (
-	eventStale = "poll_sse.stale"
-	eventLive  = "poll_sse.live"
-)
-
-// emit tells the handlers of Caddy events that the upstream of a document has turned. They
-// run on the goroutine of the resource, so that the next poll waits for them, as does who
-// ends it; where there never was a document, that would be any client.
-func (r *resource) emit(h *Handler, result pollResult) {
-	if !r.good.Load() || h.emit == nil {
-		return
-	}
-	emit, name := h.emit.Load(), eventStale
-	if emit == nil { // the configuration is unloaded
-		return
-	}
-	if !r.stale {
-		if name = eventLive; !r.toldStale {
-			return
-		}
-	}
-	r.toldStale = r.stale
-	defer func() {
-		if v := recover(); v != nil { // in our goroutine it would end the process
-			h.logger.Error("handler of an event panicked", zap.String("event", name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
-		}
-	}()
-	(*emit)(name, map[string]any{
-		"host": r.poller.target.host, "path": r.poller.target.path(), "cause": result.cause, "status": result.status,
-	})
-}
-
 // rejected reports whether the upstream answers with what is no document, and has never
 // answered otherwise: a page or a picture perhaps, which a long-poll had better be sent.
 func (r *resource) rejected() bool {
@@ -515,9 +449,4 @@ func (r *resource) upstream(h *Handler, n notices) (status upstreamStatus, next 
 		status.Poll = nil
 	}
 	return status, next
-}
-
-// field names the resource in logs: without its query, which may hold secrets.
-func (r *resource) field() zap.Field {
-	return zap.String("resource", r.poller.target.host+r.poller.target.path())
 }

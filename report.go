@@ -1,0 +1,102 @@
+package pollsse
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
+	"go.uber.org/zap"
+)
+
+// This file holds what metrics, logs and Caddy events are told of a resource.
+
+// countAs counts the resource among those in a state.
+func (r *resource) countAs(state string) {
+	before := r.counted
+	if r.counted = resourcesOpen.WithLabelValues(r.server, state); r.counted == before {
+		return
+	}
+	r.counted.Inc()
+	if before != nil {
+		before.Dec()
+	}
+}
+
+// count notes a poll in metrics and logs.
+func (r *resource) count(h *Handler, result pollResult) {
+	if result.good() {
+		r.countAs(stateLive)
+	} else {
+		r.countAs(stateStale)
+	}
+	cause := ""
+	if result.kind == pollRejected || result.kind == pollFailed {
+		cause = result.cause
+	}
+	pollsTotal.WithLabelValues(h.server, string(result.kind), cause).Inc()
+	pollDuration.WithLabelValues(h.server).Observe(result.duration.Seconds())
+	if result.good() {
+		pollingBytesTotal.WithLabelValues(h.server).Add(float64(r.open.Load() * int64(result.size)))
+	}
+	h.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.String("cause", result.cause), zap.Int("status", result.status),
+		zap.Int("size", result.size), zap.Duration("duration", result.duration))
+}
+
+// Caddy events, for the operator's handlers.
+const (
+	eventStale = "poll_sse.stale"
+	eventLive  = "poll_sse.live"
+)
+
+// emit tells the handlers of Caddy events that the upstream of a document has turned. They
+// run on the goroutine of the resource, so that the next poll waits for them, as does who
+// ends it; where there never was a document, that would be any client.
+func (r *resource) emit(h *Handler, result pollResult) {
+	if !r.good.Load() || h.emit == nil {
+		return
+	}
+	emit, name := h.emit.Load(), eventStale
+	if emit == nil { // the configuration is unloaded
+		return
+	}
+	if !r.stale {
+		if name = eventLive; !r.toldStale {
+			return
+		}
+	}
+	r.toldStale = r.stale
+	defer func() {
+		if v := recover(); v != nil { // in our goroutine it would end the process
+			h.logger.Error("handler of an event panicked", zap.String("event", name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+		}
+	}()
+	(*emit)(name, map[string]any{
+		"host": r.poller.target.host, "path": r.poller.target.path(), "cause": result.cause, "status": result.status,
+	})
+}
+
+// emitter tells the handlers of Caddy events of an event.
+type emitter func(event string, data map[string]any)
+
+// newEmitter returns where an emitter is until the configuration is unloaded, all of
+// which it keeps alive. It is empty where none handles events.
+func newEmitter(ctx caddy.Context) (*atomic.Pointer[emitter], error) {
+	p := new(atomic.Pointer[emitter])
+	app, err := ctx.AppIfConfigured("events")
+	if errors.Is(err, caddy.ErrNotConfigured) {
+		return p, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("getting events app: %w", err)
+	}
+	emit := emitter(func(event string, data map[string]any) { app.(*caddyevents.App).Emit(ctx, event, data) })
+	p.Store(&emit)
+	return p, nil
+}
+
+// field names the resource in logs: without its query, which may hold secrets.
+func (r *resource) field() zap.Field {
+	return zap.String("resource", r.poller.target.host+r.poller.target.path())
+}
