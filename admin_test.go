@@ -95,3 +95,33 @@ func TestEventsAreOfDocuments(t *testing.T) {
 		}
 	})
 }
+
+// Before the first poll has been answered, operators are told that there is none.
+func TestOperatorsSeeWhatIsNotPolledYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Timeout: caddy.Duration(3 * time.Second)})
+		s.setAnswer(hanging)
+		before := total(t, resourcesOpen, stateNew)
+		c := s.get(s.h, "/a%20b?x=1&sse_format=full")
+		synctest.Wait()
+		info := only(t, s).info()
+		if info.State != stateNew || info.LastPoll != nil || info.Path != "/a%20b" || info.Query != "x=1" || total(t, resourcesOpen, stateNew)-before != 1 {
+			t.Errorf("%+v", info)
+		}
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if info = only(t, s).info(); info.State != stateStale || info.LastPoll == nil || info.LastPoll.Cause != "timeout" || info.LastPoll.Duration != 3000 || total(t, resourcesOpen, stateNew) != before {
+			t.Errorf("%+v", info)
+		}
+		s.close(c)
+	})
+}
+
+// A path is the same, escaped or not.
+func TestSamePath(t *testing.T) {
+	for path, want := range map[string]bool{"/caf%C3%A9/%2F": true, "/café//": true, "/café/%2F": false, "/cafe": false, "": false} {
+		if got := samePath(path, "/caf%C3%A9/%2F"); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}

@@ -208,6 +208,7 @@ func TestAdminRefuses(t *testing.T) {
 		says         string
 	}{
 		{"POST", "/poll_sse/resources", nil, 405, "method not allowed"},
+		{"HEAD", "/poll_sse/resources", nil, 200, ""},
 		{"GET", "/poll_sse/poll?path=/api/a", nil, 405, "method not allowed"},
 		{"POST", "/poll_sse/poll", nil, 400, "host, path or id"},
 		{"POST", "/poll_sse/poll?url=/api/a", nil, 400, `unknown or repeated parameter \"url\"`},
