@@ -272,9 +272,7 @@ func priceColumn(t *testing.T, version int) (column []string) {
 // startBrowser runs Chromium until the test ends.
 func startBrowser(t *testing.T, options ...chromedp.ExecAllocatorOption) context.Context {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("integration tests start processes; -short leaves them out")
-	}
+	startsProcesses(t)
 	path := program(t, "chromium")
 	dir, err := os.MkdirTemp("", "chromium")
 	if err != nil {

@@ -43,22 +43,10 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, r.WithContext(ctx))
 		return
 	}
-	request, err := http.NewRequestWithContext(ctx, r.Method, "http://localhost"+r.URL.RequestURI(), nil)
-	if err != nil {
-		panic(err)
-	}
-	request.Header = r.Header.Clone()
-	request.Header.Del("Accept-Encoding")
-	response, err := f.client.Do(request)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
+	response := passOn(ctx, w, r, f.client, "http://localhost", "Accept-Encoding")
 	defer response.Body.Close()
-	for name, values := range response.Header {
-		w.Header()[name] = values
-	}
-	w.WriteHeader(response.StatusCode)
 	controller := http.NewResponseController(w)
+	var err error
 	for b := make([]byte, 64<<10); err == nil; {
 		controller.Flush()
 		var n int

@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -83,6 +84,44 @@ func needs(t *testing.T, programs ...string) {
 	}
 }
 
+// shell runs a script until the test ends or stop is called, and returns what it prints.
+func shell(t *testing.T, script string) (out *buffer, stop func()) {
+	t.Helper()
+	command := exec.Command("sh", "-euc", script)
+	command.Dir = t.TempDir()
+	out = new(buffer)
+	command.Stdout, command.Stderr = out, out
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop = sync.OnceFunc(func() {
+		command.Process.Kill()
+		command.Wait()
+	})
+	t.Cleanup(stop)
+	return out, stop
+}
+
+// passOn asks another server what r asks, without some header fields, and begins the
+// answer as that does; the body is up to the caller.
+func passOn(ctx context.Context, w http.ResponseWriter, r *http.Request, client *http.Client, base string, without ...string) *http.Response {
+	request, err := http.NewRequestWithContext(ctx, r.Method, base+r.URL.RequestURI(), nil)
+	if err != nil {
+		panic(err)
+	}
+	request.Header = r.Header.Clone()
+	for _, name := range without {
+		request.Header.Del(name)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	maps.Copy(w.Header(), response.Header)
+	w.WriteHeader(response.StatusCode)
+	return response
+}
+
 // patience is how long tests wait for what has to happen.
 const patience = 20 * time.Second
 
@@ -130,12 +169,18 @@ func (b *buffer) forgive(text string) {
 	b.b.Write(rest)
 }
 
-// start runs Caddy with the directives of one site until the test ends.
-func start(t *testing.T, site string) *caddy {
+// startsProcesses skips the test where there shall be none.
+func startsProcesses(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("integration tests start processes; -short leaves them out")
 	}
+}
+
+// start runs Caddy with the directives of one site until the test ends.
+func start(t *testing.T, site string) *caddy {
+	t.Helper()
+	startsProcesses(t)
 	dir, err := os.MkdirTemp("", "sse") // t.TempDir is too long for a socket's path
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -565,15 +564,8 @@ func testInspectorNamedEvents(t *testing.T, browser context.Context) {
 
 // TestInspectorGuarded runs the Caddyfile of docs/inspector.md, but for its addresses.
 func TestInspectorGuarded(t *testing.T) {
-	if testing.Short() {
-		t.Skip("integration tests start processes; -short leaves them out")
-	}
-	doc, err := os.ReadFile("../docs/inspector.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, text, _ := strings.Cut(string(doc), "```caddyfile\n")
-	text, _, _ = strings.Cut(text, "```")
+	startsProcesses(t)
+	text := blocksOf(t, "docs/inspector.md", "caddyfile")[0]
 	u := newUpstream(t, market(0))
 	port := freePort(t)
 	startDocumented(t, port, "{\nadmin off\npersist_config off\n}\n"+text,
@@ -597,16 +589,5 @@ func TestInspectorGuarded(t *testing.T) {
 				t.Errorf("%s with password %q: %s, want %d", path, password, response.Status, want)
 			}
 		}
-	}
-
-	alone := &caddy{t: t, dir: t.TempDir()}
-	file := filepath.Join(alone.dir, "Caddyfile")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	alone.runArgs("validate", "--config", file, "--adapter", "caddyfile")
-	<-alone.exited
-	if !alone.process.ProcessState.Success() || strings.Contains(alone.log.String(), "not formatted") {
-		t.Errorf("the Caddyfile is not valid, or not formatted:\n%s", alone.log)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -127,15 +126,8 @@ func TestCurlLongPoll(t *testing.T) {
 	script := blocks(t, "sh long-poll")[0]
 	script = strings.ReplaceAll(script, "curl ", curl+" --unix-socket "+c.dir+"/h1 ")
 	script = strings.ReplaceAll(script, "http://localhost:8080/api/prices", "http://localhost/api/n")
-	command := exec.CommandContext(t.Context(), "sh", "-euc", script)
-	command.Dir = t.TempDir()
-	out := new(buffer)
-	command.Stdout, command.Stderr = out, out
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer command.Wait()
-	defer command.Process.Kill()
+	out, stop := shell(t, script)
+	defer stop()
 	for n := range 5 {
 		u.set(numbered(n))
 		c.eventually(fmt.Sprintf("curl shows version %d", n), func() bool { return strings.Contains(out.String(), numbered(n)) })

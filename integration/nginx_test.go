@@ -81,19 +81,11 @@ func startNginx(t *testing.T, settings, server string) *nginx {
 // nginxPath returns where nginx is, which is not always where users look for programs.
 func nginxPath(t *testing.T) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("integration tests start processes; -short leaves them out")
+	startsProcesses(t)
+	if path, err := exec.LookPath("/usr/sbin/nginx"); err == nil {
+		return path
 	}
-	for _, name := range []string{"nginx", "/usr/sbin/nginx"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("the tests of proxies in front need nginx")
-	}
-	t.Skip("no nginx; .ci/run installs what is missing")
-	return ""
+	return program(t, "nginx")
 }
 
 // writeCertificate writes the one that net/http/httptest has.

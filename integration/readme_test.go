@@ -53,9 +53,7 @@ func TestREADMEAndReferenceAgree(t *testing.T) {
 }
 
 func TestDocumentedCaddyfilesAreValid(t *testing.T) {
-	if testing.Short() {
-		t.Skip("integration tests start processes; -short leaves them out")
-	}
+	startsProcesses(t)
 	for _, file := range documents(t) {
 		text, err := os.ReadFile(filepath.Join("..", file))
 		if err != nil {

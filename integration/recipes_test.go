@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -405,14 +404,8 @@ func TestRecipesLook(t *testing.T) {
 		t.Helper()
 		script := blocksOf(t, troubleshooting, "sh look")[0]
 		script = strings.ReplaceAll(script, "curl ", "exec "+curl+" -s --unix-socket "+c.dir+"/h1 ")
-		command := exec.CommandContext(t.Context(), "sh", "-euc", script)
-		out := new(buffer)
-		command.Stdout, command.Stderr = out, out
-		if err := command.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer command.Wait()
-		defer command.Process.Kill()
+		out, stop := shell(t, script)
+		defer stop()
 		c.eventually("curl shows "+want, func() bool {
 			return strings.Contains(out.String(), "Content-Type: text/event-stream") && strings.Contains(out.String(), want)
 		})

@@ -23,22 +23,8 @@ import (
 func newKnife(t *testing.T, c *caddy) *httptest.Server {
 	client, base := c.client("h1")
 	knife := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		request, err := http.NewRequestWithContext(r.Context(), r.Method, base+r.URL.RequestURI(), nil)
-		if err != nil {
-			panic(err)
-		}
-		request.Header = r.Header.Clone()
-		request.Header.Del("Cut-After")
-		request.Header.Del("Cut-Cleanly")
-		response, err := client.Do(request)
-		if err != nil {
-			panic(http.ErrAbortHandler)
-		}
+		response := passOn(r.Context(), w, r, client, base, "Cut-After", "Cut-Cleanly")
 		defer response.Body.Close()
-		for name, values := range response.Header {
-			w.Header()[name] = values
-		}
-		w.WriteHeader(response.StatusCode)
 		controller := http.NewResponseController(w)
 		controller.Flush()
 		var body io.Reader = response.Body
@@ -49,8 +35,8 @@ func newKnife(t *testing.T, c *caddy) *httptest.Server {
 			}
 			body = io.LimitReader(body, n)
 		}
-		b := make([]byte, 4<<10)
-		for err == nil {
+		var err error
+		for b := make([]byte, 4<<10); err == nil; {
 			var n int
 			n, err = body.Read(b)
 			w.Write(b[:n])
