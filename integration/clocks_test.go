@@ -37,6 +37,7 @@ var soon = []string{"0", "-1", "1e9", "soon", "", "+5", "0x10", past, "Sunday, 0
 // A resource is polled on, neither slower nor faster than its interval allows, and each
 // of its documents is seen, whatever the upstream says of time and versions.
 func TestHeadersThatMislead(t *testing.T) {
+	startsProcesses(t)
 	const fresh = interval * 10 // the largest interval
 	type misled struct {
 		*scripted
