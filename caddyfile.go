@@ -81,7 +81,7 @@ func fileRoute(h httpcaddyfile.Helper, path string, handler *Handler) []httpcadd
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive name
 	if d.NextArg() {
-		return d.ArgErr()
+		return d.Errf("unexpected %q: poll_sse takes one matcher, its options stand in a block, and it polls what answers behind it in the route, such as reverse_proxy", d.Val())
 	}
 	seen := make(map[string]bool)
 	for d.NextBlock(0) {
@@ -134,7 +134,7 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 	case "key":
 		var k arrayKey
 		if !d.Args(&k.Pointer, &k.Member) {
-			return d.ArgErr()
+			return d.Err("key takes the pointer of an array and a member of its items, such as key /prices id")
 		}
 		h.Key = append(h.Key, k)
 	case "query":
@@ -143,7 +143,7 @@ func (h *Handler) unmarshalSubdirective(name string, d *caddyfile.Dispenser) err
 		return words(d, &h.ForwardHeader)
 	case "history":
 		if err := count(d, &h.History.Events); err != nil {
-			return err
+			return fmt.Errorf("history takes a number of events, such as 1000, and a size if you like: %w", err)
 		}
 		if d.CountRemainingArgs() > 0 {
 			return size(d, &h.History.Size)

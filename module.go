@@ -190,7 +190,7 @@ type Handler struct {
 	exiting      chan struct{} // closed when the process ends
 	beginExit    func()
 	open         *openStreams
-	refusedAt    map[limit]*atomic.Int64 // the second in which each limit was logged last
+	warnedAt     map[string]*atomic.Int64 // the second of the newest warning of each kind
 }
 
 // arrayKey names the member that tells the items of an array apart.
@@ -243,7 +243,10 @@ type ordinalKey struct {
 func (h *Handler) Provision(ctx caddy.Context) error {
 	h.logger = ctx.Logger()
 	h.draining, h.exiting = make(chan struct{}), make(chan struct{})
-	h.refusedAt = map[limit]*atomic.Int64{limitPollers: new(atomic.Int64), limitStreams: new(atomic.Int64), limitViews: new(atomic.Int64)}
+	h.warnedAt = make(map[string]*atomic.Int64)
+	for _, kind := range []string{string(limitPollers), string(limitStreams), string(limitViews), causeUnanswered} {
+		h.warnedAt[kind] = new(atomic.Int64)
+	}
 	h.open = newOpenStreams(h.exiting)
 	h.beginDrain = sync.OnceFunc(func() { close(h.draining); h.pool.wakeStreams() })
 	h.beginExit = sync.OnceFunc(func() { close(h.exiting); h.pool.wakeStreams() })
@@ -444,9 +447,7 @@ func (h *Handler) serveStream(r *http.Request, s *stream, format string) {
 func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, over limit) error {
 	refusalsTotal.WithLabelValues(h.server, string(over)).Inc()
 	addLogField(r, zap.Dict("stream", zap.String("end", string(over))))
-	at := h.refusedAt[over]
-	if now, last := time.Now().Unix(), at.Load(); now > last && at.CompareAndSwap(last, now) {
-		// Anybody can bring this about, so there is one line a second at most.
+	if h.mayWarn(string(over)) {
 		h.logger.Warn("limit reached; telling clients to come back later", zap.String("limit", string(over)))
 	}
 	return h.turnAway(w, r, between(caddy.Duration(15*time.Second), caddy.Duration(60*time.Second)))

@@ -81,6 +81,9 @@ const (
 	pollNative      pollKind = "native"       // the upstream streams by itself
 )
 
+// causeUnanswered says that no handler of the route has answered.
+const causeUnanswered = "unanswered"
+
 func (r pollResult) good() bool {
 	return r.kind == pollChanged || r.kind == pollUnchanged || r.kind == pollNotModified
 }
@@ -166,10 +169,11 @@ func serve(src *source, w http.ResponseWriter, r *http.Request) (err error) {
 // judge says what an answer is good for, and how it differs from the document held.
 func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult {
 	var handlerError caddyhttp.HandlerError
-	if errors.As(err, &handlerError) && rec.status == 0 {
+	unanswered := err == nil && rec.status == 0
+	if unanswered { // a client's own request may be
+		rec.status = http.StatusNotFound
+	} else if errors.As(err, &handlerError) && rec.status == 0 {
 		rec.status = handlerError.StatusCode
-	} else if err == nil && rec.status == 0 {
-		rec.status = http.StatusNotFound // nobody in the route answers
 	}
 	result := pollResult{kind: pollFailed, status: rec.status, err: err}
 	switch {
@@ -177,6 +181,8 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 		result.kind, result.cause = pollNative, "native"
 	case ctx.Err() != nil:
 		result.status, result.cause = 0, "timeout"
+	case unanswered:
+		result.cause = causeUnanswered
 	case rec.status == http.StatusNotModified && p.validators == validators{}:
 		result.cause = "unasked_304"
 	case rec.status == http.StatusNotModified:
@@ -187,7 +193,7 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 		result.cause = "status"
 		result.retryAfter = retryAfter(rec.status, rec.sentHeader())
 	case rec.tooLarge:
-		result.kind, result.cause = pollRejected, "too_large"
+		result.kind, result.cause, result.err = pollRejected, "too_large", fmt.Errorf("larger than max_body (%d bytes)", rec.limit)
 	case errors.Is(err, http.ErrAbortHandler), rec.status != 0 && err != nil, rec.truncated():
 		result.kind, result.cause = pollRejected, "incomplete"
 	case err != nil:
@@ -200,6 +206,7 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 		switch {
 		case result.err != nil:
 			result.kind, result.cause = pollRejected, "invalid"
+			result.err = fmt.Errorf("%w (%d bytes, Content-Type: %.60q)", result.err, len(rec.body), rec.sentHeader().Get("Content-Type"))
 		case result.changed:
 			result.kind = pollChanged
 		default:

@@ -240,7 +240,7 @@ func TestWhatIsGood(t *testing.T) {
 		"panic":    {func(http.ResponseWriter, *http.Request) error { panic("oh") }, pollFailed, "error"},
 		"aborted":  {func(w http.ResponseWriter, r *http.Request) error { write(`[1]`)(w, r); panic(http.ErrAbortHandler) }, pollRejected, "incomplete"},
 		"hang":     {func(w http.ResponseWriter, r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }, pollFailed, "timeout"},
-		"silence":  {func(http.ResponseWriter, *http.Request) error { return nil }, pollFailed, "status"},
+		"silence":  {func(http.ResponseWriter, *http.Request) error { return nil }, pollFailed, "unanswered"},
 		"streams":  {write("data: 1\n\n", "Content-Type", "Text/Event-Stream; charset=utf-8"), pollNative, "native"},
 		"late err": {func(w http.ResponseWriter, r *http.Request) error { write(`1`)(w, r); return io.ErrUnexpectedEOF }, pollRejected, "incomplete"},
 	} {
@@ -274,6 +274,28 @@ func TestWhatIsGood(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// The log says what to do about an answer that is no document.
+func TestErrorsSayWhatIsWrong(t *testing.T) {
+	s := newSite(t, new(Handler))
+	defer s.close()
+	for body, want := range map[string]string{
+		`"` + strings.Repeat("x", 20) + `"`: "larger than max_body (10 bytes)",
+		`<html>`:                            `(6 bytes, Content-Type: "text/html")`,
+		``:                                  `(0 bytes, Content-Type: "text/html")`,
+	} {
+		answer := caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+			w.Header().Set("Content-Type", "text/html")
+			_, err := io.WriteString(w, body)
+			return err
+		})
+		p := poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Minute, maxBody: 10}
+		result := p.poll(t.Context(), &source{&Handler{logger: s.h.logger}, answer, s.server, nil})
+		if result.err == nil || !strings.Contains(result.err.Error(), want) {
+			t.Errorf("%q: %v, want %s", body, result.err, want)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
@@ -41,8 +42,19 @@ func (r *resource) count(h *Handler, result pollResult) {
 	if result.good() {
 		pollingBytesTotal.WithLabelValues(h.server).Add(float64(r.open.Load() * int64(result.size)))
 	}
+	if result.cause == causeUnanswered && h.mayWarn(causeUnanswered) {
+		h.logger.Warn("nothing behind poll_sse answers; is this path in the matcher of reverse_proxy too?", r.field())
+	}
 	h.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.String("cause", result.cause), zap.Int("status", result.status),
 		zap.Int("size", result.size), zap.Duration("duration", result.duration))
+}
+
+// mayWarn reports whether there may be a warning of what anybody can bring about: one a
+// second of each kind.
+func (h *Handler) mayWarn(kind string) bool {
+	at := h.warnedAt[kind]
+	now, last := time.Now().Unix(), at.Load()
+	return now > last && at.CompareAndSwap(last, now)
 }
 
 // Caddy events, for the operator's handlers.

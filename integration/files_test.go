@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -99,5 +100,27 @@ func TestFilesAreServed(t *testing.T) {
 		}
 		c.terminate()
 		u.set(`{"n":1}`)
+	}
+}
+
+// In a route and a handle_path the files are where the directive stands.
+func TestFilesInRoutes(t *testing.T) {
+	proxy := "\nreverse_proxy " + newUpstream(t, `{"n":1}`).Listener.Addr().String() + "\n}\nrespond elsewhere"
+	for site, want := range map[string]string{
+		"route /api/* {\npoll_sse {\nclient /poll_sse.js\n}" + proxy:       "",
+		"route /api/* {\npoll_sse {\nclient /api/poll_sse.js\n}" + proxy:   "/api/poll_sse.js",
+		"handle_path /api/* {\npoll_sse {\nclient /poll_sse.js\n}" + proxy: "/api/poll_sse.js",
+	} {
+		c := start(t, site)
+		for _, path := range []string{"/poll_sse.js", "/api/poll_sse.js"} {
+			response, err := c.h2.Get("https://localhost:" + strconv.Itoa(c.port) + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response.Body.Close()
+			if is := strings.HasPrefix(response.Header.Get("Content-Type"), "text/javascript"); is != (path == want) {
+				t.Errorf("%s\nserves the client module at %s: %v", site, path, is)
+			}
+		}
 	}
 }

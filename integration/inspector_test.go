@@ -97,6 +97,12 @@ func (i *inspection) click(selector string) {
 	i.do(fmt.Sprintf(`$(%q).click()`, selector))
 }
 
+// hints reports whether the page guesses that the events have a name.
+func (i *inspection) hints() bool {
+	i.t.Helper()
+	return strings.Contains(i.text("#empty"), "enter it above")
+}
+
 // keys presses keys.
 func (i *inspection) keys(keys string) {
 	i.t.Helper()
@@ -505,10 +511,13 @@ func testInspectorLostAndStale(t *testing.T, browser context.Context) {
 	for path, want := range map[string]string{
 		"/broken": "No stream (HTTP 502, no type), trying again",
 		"/gone":   "Refused: HTTP 410: no such thing",
-		"/ready":  "Refused: HTTP 200, ",
+		"/ready":  "Refused: HTTP 200, text/plain. That is no stream: does the directive’s matcher include this path?",
 	} {
 		i.do(fmt.Sprintf(`$('[name=url]').value = %q; $('form').requestSubmit()`, path))
 		i.status(want)
+		if i.hints() {
+			t.Errorf("%s: the page guesses that events have a name", path)
+		}
 	}
 	i.do(`$('[name=url]').value = '/api/doc'; $('form').requestSubmit()`)
 	i.status("Connected")
@@ -542,9 +551,7 @@ func testInspectorSelect(t *testing.T, browser context.Context) {
 func testInspectorNamedEvents(t *testing.T, browser context.Context) {
 	i := inspect(t, browser, market(0), "interval 20ms\nevent price", "?url=/api/doc")
 	i.eventually("the upstream is live", func() bool { return strings.HasPrefix(i.text("#upstream"), "live") })
-	if got := i.text("#empty"); !strings.Contains(got, "enter it above") {
-		t.Errorf("the page says %q", got)
-	}
+	i.eventually("the page guesses why there is no document", i.hints)
 	for _, format := range []string{"patch", "full", "merge"} {
 		i.do(fmt.Sprintf(`$('[name=event]').value = 'price'; $('[name=format]').value = %q; $('form').requestSubmit()`, format))
 		i.status("Connected")

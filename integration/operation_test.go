@@ -281,6 +281,50 @@ func TestAccessLogTellsOfStreams(t *testing.T) {
 	}
 }
 
+// A path that nothing behind the directive answers is warned of, once a second at most,
+// whoever asks for it.
+func TestUnansweredPathsAreLogged(t *testing.T) {
+	c := start(t, "poll_sse\nroute /api/* {\nreverse_proxy 127.0.0.1:1\n}")
+	warnings := func() int { return strings.Count(c.log.String(), "nothing behind poll_sse answers") }
+	began := time.Now()
+	for n := range 20 {
+		c.refuses(fmt.Sprintf("/elsewhere/%d?secret=1", n), http.StatusOK)
+	}
+	c.eventually("it is warned of", func() bool { return warnings() > 0 })
+	if n, most := warnings(), 2+int(time.Since(began).Seconds()); n > most {
+		t.Errorf("%d warnings, want %d at most", n, most)
+	}
+	if n := c.metric(`caddy_poll_sse_polls_total{cause="unanswered"}`); n != 20 {
+		t.Errorf("%d polls were not answered, of 20", n)
+	}
+	if strings.Contains(c.log.String(), "secret") {
+		t.Error("the log tells the query")
+	}
+}
+
+// reverse_proxy logs the polls whose answers are cut off, with query and header, unless
+// its lines are kept out.
+func TestLinesOfReverseProxyCanBeKeptOut(t *testing.T) {
+	u := newUpstream(t, numbered(0))
+	c := start(t, u.site("interval 20ms\nmax_body 100B\nforward_header X-User"))
+	quiet := strings.TrimSpace(blocksOf(t, "docs/operation.md", "caddyfile quiet")[0])
+	for _, options := range []string{"", strings.TrimSuffix(strings.TrimPrefix(quiet, "{"), "}")} {
+		c.options = options
+		if err := c.reload(u.site("interval 20ms\nmax_body 100B\nforward_header X-User\nretry " + fmt.Sprint(1+len(options)) + "ms")); err != nil {
+			t.Fatal(err)
+		}
+		before := len(c.log.String())
+		c.open("h1", "/api/n?secret=1", "", "X-User", "alice")
+		lines := func() string { return c.log.String()[before:] }
+		c.eventually("a poll is logged", func() bool { return strings.Contains(lines(), `"cause":"too_large"`) })
+		for _, told := range []string{"aborting with incomplete response", "secret", "alice"} {
+			if strings.Contains(lines(), told) != (options == "") {
+				t.Errorf("%q is logged with options %q: %v", told, options, options != "")
+			}
+		}
+	}
+}
+
 // Handlers of Caddy events are told when the upstream turns, and cannot end the process.
 func TestCaddyEvents(t *testing.T) {
 	u := newUpstream(t, `1`)
