@@ -77,7 +77,7 @@ export const live = (url, options = {}) => {
 		timer = setTimeout(() => {
 			slack = Math.min(2 * slack, 16) // a large event may be on its way
 			retry()
-		}, silence * slack)
+		}, Math.min(silence * slack, 2 ** 31 - 1))
 	}
 	const wake = ({ persisted }) => {
 		if (persisted === false) return // the page was loaded just now

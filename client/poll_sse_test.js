@@ -440,6 +440,8 @@ test('reconnects where nothing is heard for long', () => {
 	assert.equal(wait(), 3000)
 	newest().tell('status', '{"state":"live"}') // from one that does not say
 	assert.equal(wait(), 45000)
+	newest().status('live', 30 * 24 * 3600e3)
+	assert.equal(wait(), 2 ** 31 - 1) // above that a timer is over at once
 })
 
 test('a connection that is never made', () => {
