@@ -41,6 +41,31 @@ func TestOperatorsPollsDoNotStretchTheInterval(t *testing.T) {
 	})
 }
 
+// Nor does it say for how long the upstream fails.
+func TestOperatorsPollsDoNotLengthenTheBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		c := s.get(s.h, "/")
+		synctest.Wait()
+		r := only(t, s)
+		s.setAnswer(status(http.StatusBadGateway))
+		for range 10 {
+			r.pollNow()
+			synctest.Wait()
+		}
+		if s.count() != 11 {
+			t.Errorf("%d polls", s.count())
+		}
+		s.setAnswer(answering(`{"n":1}`))
+		time.Sleep(2 * time.Second) // after one failure
+		synctest.Wait()
+		if info := r.info(); info.State != stateLive {
+			t.Errorf("%+v", info)
+		}
+		s.close(c)
+	})
+}
+
 // A withdrawal is confirmed a second later, however often operators ask.
 func TestOperatorsConfirmNoWithdrawal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

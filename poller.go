@@ -259,7 +259,9 @@ func (p *poller) next(start time.Time, result pollResult) (at, notBefore time.Ti
 		}
 		return start.Add(wait), now
 	}
-	p.failures++
+	if p.failures == 0 || !result.instant { // how often operators ask says nothing of how long it fails
+		p.failures++
+	}
 	at = now.Add(p.backoff())
 	if result.withdrawn() { // a second one in a row ends the resource
 		at = now.Add(confirmAfter)
