@@ -36,6 +36,7 @@ func TestInspector(t *testing.T) {
 	t.Run("Keyboard", func(t *testing.T) { testInspectorKeyboard(t, browser) })
 	t.Run("Accessibility", func(t *testing.T) { testInspectorAccessibility(t, browser) })
 	t.Run("ReducedMotion", testInspectorReducedMotion)
+	t.Run("ForcedColors", testInspectorForcedColors)
 }
 
 // inspection is a tab with the inspector, and what it looks at.

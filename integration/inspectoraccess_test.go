@@ -161,6 +161,23 @@ func testInspectorReducedMotion(t *testing.T) {
 	}
 }
 
+// testInspectorForcedColors looks whether the tree can be read where the system's colours
+// replace those of the page.
+func testInspectorForcedColors(t *testing.T) {
+	i := inspect(t, startBrowser(t, chromedp.Flag("force-high-contrast", true)), `{"a":[1]}`, "interval 20ms", "?url=/api/doc")
+	i.showsDocument(`{"a":[1]}`)
+	if !inPage[bool](i, `matchMedia('(forced-colors: active)').matches`) {
+		t.Fatal("no colours are forced")
+	}
+	const sides = `(s => [s.borderTopColor === 'rgba(0, 0, 0, 0)', s.borderLeftColor === getComputedStyle($('.row')).color].join())(getComputedStyle($('.row'), '::before'))`
+	if got := inPage[string](i, sides); got != "true,true" {
+		t.Errorf("what shows that a row is open is no triangle: %s", got)
+	}
+	if got := inPage[string](i, `getComputedStyle($('.row[tabindex="0"]')).outlineStyle`); got != "dotted" {
+		t.Errorf("the row that the keyboard acts on has the outline %s", got)
+	}
+}
+
 // look goes through both themes and three widths, in none of which the page may be wider
 // than its window, and takes pictures if they are wanted.
 func (i *inspection) look(state string) {
