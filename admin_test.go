@@ -121,6 +121,28 @@ func TestEventsAreOfDocuments(t *testing.T) {
 	})
 }
 
+// A handler of an event may change the configuration and wait until that is done: the next
+// poll waits for it, but not who ends the resource.
+func TestEventsDoNotKeepResourcesFromEnding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, &Handler{Interval: caddy.Duration(time.Second)})
+		unloaded := make(chan struct{})
+		emit := emitter(func(string, map[string]any) { <-unloaded })
+		s.h.emit.Store(&emit)
+		c := s.get(s.h, "/")
+		s.waitForPolls(1)
+		s.setAnswer(status(502))
+		s.waitForPolls(1)
+		before := s.count()
+		time.Sleep(time.Minute)
+		if n := s.count() - before; n != 0 {
+			t.Errorf("%d polls while a handler runs", n)
+		}
+		s.close(c)
+		close(unloaded)
+	})
+}
+
 // Before the first poll has been answered, operators are told that there is none.
 func TestOperatorsSeeWhatIsNotPolledYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -28,6 +28,7 @@
 // # Goroutines
 //
 // There is one for each resource, ended and waited for by the pool that holds it.
+// Handlers of Caddy events run on another, which nobody who ends the resource waits for.
 // Streams run on the goroutines of their requests. Timers wake streams, look for writes
 // that have stalled, and end what lingers; what they belong to stops them, or they fire
 // once more and find nothing to do.

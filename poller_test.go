@@ -328,7 +328,7 @@ func TestTransitionsAreLoggedOnce(t *testing.T) {
 		result pollResult
 		lines  int
 	}{{good, 0}, {good, 0}, {bad, 1}, {bad, 1}, {pollResult{kind: pollRejected, cause: "invalid"}, 1}, {good, 2}, {good, 2}, {bad, 3}} {
-		r.settle(src, step.result)
+		r.settle(t.Context(), src, step.result)
 		if lines.n != step.lines {
 			t.Errorf("step %d: %d lines, want %d", i, lines.n, step.lines)
 		}

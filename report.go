@@ -1,6 +1,7 @@
 package pollsse
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime/debug"
@@ -63,10 +64,10 @@ const (
 	eventLive  = "poll_sse.live"
 )
 
-// emit tells the handlers of Caddy events that the upstream of a document has turned. They
-// run on the goroutine of the resource, so that the next poll waits for them, as does who
-// ends it; where there never was a document, that would be any client.
-func (r *resource) emit(h *Handler, result pollResult) {
+// emit tells the handlers of Caddy events that the upstream of a document has turned. The
+// next poll waits for them. Who ends the resource does not: a handler may change the
+// configuration, and wait until that is done.
+func (r *resource) emit(ctx context.Context, h *Handler, result pollResult) {
 	if !r.good.Load() || h.emit == nil {
 		return
 	}
@@ -80,14 +81,22 @@ func (r *resource) emit(h *Handler, result pollResult) {
 		}
 	}
 	r.toldStale = r.stale
-	defer func() {
-		if v := recover(); v != nil { // in our goroutine it would end the process
-			h.logger.Error("handler of an event panicked", zap.String("event", name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
-		}
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		defer func() {
+			if v := recover(); v != nil { // in our goroutine it would end the process
+				h.logger.Error("handler of an event panicked", zap.String("event", name), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
+			}
+		}()
+		(*emit)(name, map[string]any{
+			"host": r.poller.target.host, "path": r.poller.target.path(), "cause": result.cause, "status": result.status,
+		})
 	}()
-	(*emit)(name, map[string]any{
-		"host": r.poller.target.host, "path": r.poller.target.path(), "cause": result.cause, "status": result.status,
-	})
+	select {
+	case <-told:
+	case <-ctx.Done():
+	}
 }
 
 // emitter tells the handlers of Caddy events of an event.

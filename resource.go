@@ -282,7 +282,7 @@ func (r *resource) run(ctx context.Context) {
 		result.instant, written = written, false
 		due, notBefore = r.poller.next(start, result)
 		due = latest(due, notBefore)
-		if r.settle(src, result) {
+		if r.settle(ctx, src, result) {
 			return
 		}
 		timer.Reset(time.Until(due))
@@ -382,7 +382,7 @@ func (r *resource) endViews() {
 
 // settle notes a result, tells those who wait for it, and logs where the upstream
 // begins or ceases to fail. It reports whether the document is withdrawn.
-func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
+func (r *resource) settle(ctx context.Context, src *source, result pollResult) (withdrawn bool) {
 	result.document, result.before, result.patch = nil, nil, nil // are published
 	var turned chan struct{}
 	r.mu.Lock()
@@ -417,7 +417,7 @@ func (r *resource) settle(src *source, result pollResult) (withdrawn bool) {
 		close(turned)
 	}
 	if r.stale != stale { // last: it may take its time
-		r.emit(src.handler, result)
+		r.emit(ctx, src.handler, result)
 	}
 	return withdrawn
 }

@@ -273,7 +273,7 @@ func TestResultsAreKeptWithoutDocuments(t *testing.T) {
 	r := newResource(h, target{}, "")
 	defer r.close()
 	d := parse(t, "1")
-	r.settle(&source{handler: h}, pollResult{kind: pollChanged, document: d, before: d, patch: []byte("[]")})
+	r.settle(t.Context(), &source{handler: h}, pollResult{kind: pollChanged, document: d, before: d, patch: []byte("[]")})
 	if r.last.document != nil || r.last.before != nil || r.last.patch != nil || !r.last.good() {
 		t.Errorf("%+v", r.last)
 	}

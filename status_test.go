@@ -260,7 +260,7 @@ func TestClientsWaitForTheStatus(t *testing.T) {
 				told <- status
 			}()
 			synctest.Wait()
-			r.settle(src, result)
+			r.settle(t.Context(), src, result)
 			if s := <-told; s.State != stateLive {
 				t.Errorf("generation %d: %+v", generation, s)
 			}
