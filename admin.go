@@ -134,7 +134,9 @@ func writeResources(w http.ResponseWriter, status int, resources []*resource) er
 	})
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	return json.NewEncoder(w).Encode(infos)
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false) // queries have &
+	return encoder.Encode(infos)
 }
 
 // servePoll makes the resources that have all of the given host, path and id poll at

@@ -9,6 +9,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -29,8 +30,9 @@ var (
 	//go:embed inspect.html
 	inspector []byte
 
-	clientFile  = newFile(clientModule, "text/javascript; charset=utf-8", "")
-	inspectFile = newFile(inspector, "text/html; charset=utf-8", policyOf(inspector))
+	// Made when they are first asked for: most processes that have the module never are.
+	clientFile  = sync.OnceValue(func() *file { return newFile(clientModule, "text/javascript; charset=utf-8", "") })
+	inspectFile = sync.OnceValue(func() *file { return newFile(inspector, "text/html; charset=utf-8", policyOf(inspector)) })
 )
 
 func newFile(content []byte, contentType, policy string) *file {
@@ -71,9 +73,9 @@ func (h *Handler) file(r *http.Request) *file {
 	switch r.URL.Path {
 	case "":
 	case h.Client:
-		return clientFile
+		return clientFile()
 	case h.Inspect:
-		return inspectFile
+		return inspectFile()
 	}
 	return nil
 }

@@ -18,9 +18,9 @@ func TestFiles(t *testing.T) {
 		method, path string
 		want         *file
 	}{
-		{h, "GET", "/poll_sse.js", clientFile},
-		{h, "HEAD", "/poll_sse.js?v=1", clientFile},
-		{h, "GET", "/inspect?url=/api", inspectFile},
+		{h, "GET", "/poll_sse.js", clientFile()},
+		{h, "HEAD", "/poll_sse.js?v=1", clientFile()},
+		{h, "GET", "/inspect?url=/api", inspectFile()},
 		{h, "POST", "/inspect", nil},
 		{h, "GET", "/inspect/", nil},
 		{h, "GET", "/other", nil},
@@ -39,7 +39,7 @@ func TestFiles(t *testing.T) {
 		t.Error("a path of nothing is a file")
 	}
 
-	for _, f := range []*file{clientFile, inspectFile} {
+	for _, f := range []*file{clientFile(), inspectFile()} {
 		w := httptest.NewRecorder()
 		f.serve(w, httptest.NewRequest("GET", "/", nil))
 		header := w.Result().Header
@@ -64,7 +64,7 @@ func TestFiles(t *testing.T) {
 			t.Errorf("%d to who has it", w.Code)
 		}
 	}
-	if clientFile.etag == inspectFile.etag {
+	if clientFile().etag == inspectFile().etag {
 		t.Error("two files, one ETag")
 	}
 }

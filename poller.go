@@ -81,6 +81,11 @@ const (
 	pollNative      pollKind = "native"       // the upstream streams by itself
 )
 
+// ownError is an error of ours, which quotes nothing that was forwarded.
+type ownError string
+
+func (e ownError) Error() string { return string(e) }
+
 // causeUnanswered says that no handler of the route has answered.
 const causeUnanswered = "unanswered"
 
@@ -193,7 +198,7 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 		result.cause = "status"
 		result.retryAfter = retryAfter(rec.status, rec.sentHeader())
 	case rec.tooLarge:
-		result.kind, result.cause, result.err = pollRejected, "too_large", fmt.Errorf("larger than max_body (%d bytes)", rec.limit)
+		result.kind, result.cause, result.err = pollRejected, "too_large", ownError(fmt.Sprintf("larger than max_body (%d bytes)", rec.limit))
 	case errors.Is(err, http.ErrAbortHandler), rec.status != 0 && err != nil, rec.truncated():
 		result.kind, result.cause = pollRejected, "incomplete"
 	case err != nil:
@@ -206,7 +211,8 @@ func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult
 		switch {
 		case result.err != nil:
 			result.kind, result.cause = pollRejected, "invalid"
-			result.err = fmt.Errorf("%w (%d bytes, Content-Type: %.60q)", result.err, len(rec.body), rec.sentHeader().Get("Content-Type"))
+			mediaType, _, _ := mime.ParseMediaType(rec.sentHeader().Get("Content-Type"))
+			result.err = ownError(fmt.Sprintf("%v (%d bytes, Content-Type: %.60q)", result.err, len(rec.body), mediaType))
 		case result.changed:
 			result.kind = pollChanged
 		default:

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -48,6 +50,29 @@ func (r *resource) count(h *Handler, result pollResult) {
 	}
 	h.logger.Debug("polled", r.field(), zap.String("result", string(result.kind)), zap.String("cause", result.cause), zap.Int("status", result.status),
 		zap.Int("size", result.size), zap.Duration("duration", result.duration))
+}
+
+// reason says why a poll was not good. A handler's error may quote what was forwarded, so
+// where anything was, logs have only of what kind it is.
+func (r *resource) reason(err error) zap.Field {
+	if err == nil || r.poller.target.isBare() {
+		return zap.Error(err)
+	}
+	var own ownError
+	var unresolved *net.DNSError
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &own):
+		return zap.Error(own)
+	case errors.As(err, &unresolved):
+		return zap.String("error", unresolved.Err)
+	case errors.As(err, &errno):
+		return zap.Error(errno)
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return zap.String("error", fmt.Sprintf("%T", err))
 }
 
 // mayWarn reports whether there may be a warning of what anybody can bring about: one a

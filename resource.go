@@ -407,7 +407,7 @@ func (r *resource) settle(ctx context.Context, src *source, result pollResult) (
 		log.Debug("upstream has no document; its answer passes") // anybody may ask for what there is not
 	case !live && !stale:
 		r.stale = true
-		log.Warn("upstream is stale; keeping the last good document, if any", zap.Error(result.err))
+		log.Warn("upstream is stale; keeping the last good document, if any", r.reason(result.err))
 	case live && stale:
 		r.stale = false
 		log.Info("upstream is live again")

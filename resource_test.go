@@ -1,9 +1,15 @@
 package pollsse
 
 import (
+	"crypto/x509"
+	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,6 +17,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/pollsse/caddy-poll-sse/internal/jsondiff"
 )
@@ -276,5 +283,39 @@ func TestResultsAreKeptWithoutDocuments(t *testing.T) {
 	r.settle(t.Context(), &source{handler: h}, pollResult{kind: pollChanged, document: d, before: d, patch: []byte("[]")})
 	if r.last.document != nil || r.last.before != nil || r.last.patch != nil || !r.last.good() {
 		t.Errorf("%+v", r.last)
+	}
+}
+
+// What handlers say of a poll may quote what was forwarded; logs do not.
+func TestReasonsQuoteNothingThatWasForwarded(t *testing.T) {
+	refused := caddyhttp.Error(502, fmt.Errorf("secret: %w", &net.OpError{Op: "dial", Net: "secret", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}))
+	for _, c := range []struct {
+		err  error
+		says string
+	}{
+		{nil, ""},
+		{refused, syscall.ECONNREFUSED.Error()},
+		{caddyhttp.Error(502, &net.DNSError{Err: "no such host", Name: "secret.example.com"}), "no such host"},
+		{fmt.Errorf("secret: %w", x509.UnknownAuthorityError{}), "x509.UnknownAuthorityError"},
+		{errors.New("secret"), "*errors.errorString"},
+		{fmt.Errorf("1: %w", ownError("too large")), "too large"},
+	} {
+		for name, target := range map[string]target{
+			"query":     {uri: "/", originalURI: "/?a=secret"},
+			"rewritten": {uri: "/?a=secret", originalURI: "/"},
+			"header":    {header: http.Header{"X-User": {"secret"}}},
+			"variable":  {vars: map[string]string{"user": "secret"}},
+		} {
+			lines, log := observer.New(zap.InfoLevel)
+			zap.New(lines).Warn("", (&resource{poller: poller{target: target}}).reason(c.err))
+			if got, _ := log.All()[0].ContextMap()["error"].(string); got != c.says {
+				t.Errorf("%s: %v is logged as %q, want %q", name, c.err, got, c.says)
+			}
+		}
+	}
+	lines, log := observer.New(zap.InfoLevel)
+	zap.New(lines).Warn("", (&resource{poller: poller{target: target{uri: "/a", originalURI: "/a"}}}).reason(refused))
+	if got := log.All()[0].ContextMap()["error"]; got != refused.Error() {
+		t.Errorf("where nothing is forwarded, logged is %q", got)
 	}
 }

@@ -60,6 +60,11 @@ func originalURL(r *http.Request) *url.URL {
 	return r.URL
 }
 
+// isBare reports whether a poll repeats nothing of a client but host and path.
+func (t *target) isBare() bool {
+	return len(t.header) == 0 && len(t.vars) == 0 && !strings.Contains(t.originalURI+t.uri, "?")
+}
+
 // path returns the path that clients see.
 func (t *target) path() string {
 	path, _, _ := strings.Cut(t.originalURI, "?")
