@@ -394,11 +394,14 @@ type replayer struct {
 }
 
 func (r *replayer) run() error {
-	deadline := time.Now().Add(4 * time.Minute)
-	for time.Now().Before(deadline) {
+	for stuck := time.Now(); time.Since(stuck) < 4*time.Minute; {
+		from := r.here()
 		done, err := r.connectOnce()
 		if done || err != nil {
 			return err
+		}
+		if r.here() > from {
+			stuck = time.Now()
 		}
 		r.cuts++
 		time.Sleep(time.Duration(r.rand.IntN(60)) * time.Millisecond) // away for some versions
