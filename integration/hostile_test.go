@@ -181,11 +181,15 @@ func (c *caddy) claims(protocol, path, lastEventID, id, want string) {
 	}
 }
 
-// expectNothing reads the beginning of a stream and some time more.
+// expectNothing reads the beginning of a stream, and for some time more.
 func (s *connection) expectNothing(t *testing.T, id string) {
 	t.Helper()
-	timer := time.AfterFunc(100*time.Millisecond, s.cancel)
+	timer := time.AfterFunc(patience, s.cancel)
 	defer timer.Stop()
+	s.Reader = sse.NewReader(&watched{decoded(s.response, s.response.Body), func() error {
+		timer.Reset(100 * time.Millisecond)
+		return nil
+	}})
 	if e, err := s.Next(); err == nil {
 		t.Errorf("who claims %.80q is sent %.200s", id, e.Data)
 	}
