@@ -136,9 +136,9 @@ func testCutMidEvent(t *testing.T, browser context.Context, compress string, cut
 		change()
 		c.eventually("the connection is cut "+cut.name, wire.hasCut)
 		for range 3 {
+			change()
 			// When the second poll from here on begins, the first has got this version.
 			polls := u.count()
-			change()
 			c.eventually("the upstream is polled", func() bool { return u.count() >= polls+2 })
 		}
 		arrives()
