@@ -34,7 +34,7 @@ func prometheus(t *testing.T, c *caddy) string {
 	t.Cleanup(metrics.Close)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prometheus.yml")
-	config := fmt.Sprintf("scrape_configs: [{job_name: caddy, scrape_interval: 200ms, scrape_timeout: 200ms, static_configs: [{targets: ['%s']}]}]\n", metrics.Listener.Addr())
+	config := fmt.Sprintf("scrape_configs: [{job_name: caddy, scrape_interval: 1s, scrape_timeout: 1s, static_configs: [{targets: ['%s']}]}]\n", metrics.Listener.Addr())
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}

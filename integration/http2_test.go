@@ -199,7 +199,7 @@ func TestVanishedConnection(t *testing.T) {
 	}
 	h3 := &http3.Transport{
 		TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
-		QUICConfig:      &quic.Config{MaxIdleTimeout: 2 * time.Second},
+		QUICConfig:      &quic.Config{MaxIdleTimeout: 5 * time.Second},
 		Dial: func(ctx context.Context, _ string, t *tls.Config, q *quic.Config) (*quic.Conn, error) {
 			return transport.DialEarly(ctx, server, t, q)
 		},

@@ -136,7 +136,7 @@ func dispatched(stream string) (events []sse.Event) {
 // What has line ends or NUL as they are in a string is not JSON, and not sent.
 func TestBrokenDocumentsAreNotSent(t *testing.T) {
 	u := newUpstream(t, numbered(0))
-	c := start(t, u.site("interval 1ms\ntimeout 1s"))
+	c := start(t, u.site("interval 1ms"))
 	s := c.open("h1", "/api/x", "")
 	doc := apply(t, nil, c.next(s).Data)
 	for i, broken := range brokenDocuments {
