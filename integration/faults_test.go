@@ -125,7 +125,7 @@ func faults(doc string) map[string]answer {
 
 		// Time.
 		"late":      {wire: plain(doc).wire, after: pollTimeout / 5},
-		"too late":  {wire: plain(doc).wire, after: pollTimeout * 3 / 2},
+		"too late":  {wire: plain(doc).wire, after: pollTimeout * 10},
 		"slow drip": {wire: plain(doc).wire, pace: 50 * time.Millisecond},
 	}
 	all["gzip, chunked"] = raw(chunks(zip, 7)+"0\r\n\r\n", "Content-Encoding: gzip", "Transfer-Encoding: chunked")
