@@ -455,20 +455,22 @@ func (c *caddy) newH3() *http.Client {
 
 func (c *caddy) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port)) }
 
-// freePort returns a port that is free for TCP and UDP.
+// freePort returns a port that is free for TCP and UDP, and of those that no socket is
+// given that asks for any: until it is taken, others open many.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 20 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
+	for range 100 {
+		port := 20_000 + rand.IntN(10_000)
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		listener, err := net.Listen("tcp", address)
 		if err != nil {
-			t.Fatal(err)
+			continue
 		}
-		defer listener.Close()
-		address := listener.Addr().(*net.TCPAddr)
-		packets, err := net.ListenPacket("udp", address.String())
+		listener.Close()
+		packets, err := net.ListenPacket("udp", address)
 		if err == nil {
 			packets.Close()
-			return address.Port
+			return port
 		}
 	}
 	t.Fatal("no free port")
