@@ -283,7 +283,7 @@ func (r *scripted) begin(request *http.Request, reused bool) (a answer, done fun
 	if other != nil {
 		select { // where the poll timed out, we may learn that late
 		case <-other:
-		case <-time.After(2 * time.Second):
+		case <-time.After(patience):
 			r.t.Errorf("%s: polls overlap", r.path)
 		}
 	}
