@@ -133,7 +133,7 @@ func TestStalledClients(t *testing.T) {
 			}
 		}
 		slowest = max(slowest, time.Since(began))
-		for _, conn := range conns { // that of a chunk would be cut after 10s
+		for _, conn := range conns { // or what is written to them would be cut after 10s
 			conn.Peek(n * 64 << 10)
 		}
 	}
