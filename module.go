@@ -302,10 +302,16 @@ func (h *Handler) shutDown() {
 		if caddy.Exiting() {
 			h.beginExit()
 			time.Sleep(exitGrace)
-			// Those that come to it end by themselves; those that write are not read.
-			for h.open.any() {
-				h.open.cutStalled(exitStall)
+			// Those that come to it end by themselves, on a busy machine later than others.
+			// Those that write while none ends are not read.
+			for open, still := h.open.count(), 0; open > 0; {
 				time.Sleep(exitStall)
+				before := open
+				if open = h.open.count(); open < before {
+					still = 0
+				} else if still++; still >= exitLooks {
+					h.open.cutStalled(exitStall)
+				}
 			}
 			return
 		}

@@ -237,8 +237,10 @@ func uptime(t time.Time) int64 { return int64(t.Sub(started)) }
 const (
 	// exitGrace is how long streams have to end by themselves when the process ends.
 	exitGrace = 250 * time.Millisecond
-	// exitStall is how long a write may take after that.
+	// exitStall is how long a write may take after that, once exitLooks looks, as far
+	// apart, have found none that ends.
 	exitStall = 20 * time.Millisecond
+	exitLooks = 10
 	// exitPatience is how long its end may take, before the connection is closed.
 	exitPatience = 500 * time.Millisecond
 )
@@ -274,10 +276,12 @@ func (o *openStreams) remove(r *response) {
 	}
 }
 
-func (o *openStreams) any() bool {
+func (o *openStreams) any() bool { return o.count() > 0 }
+
+func (o *openStreams) count() int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.responses) > 0
+	return len(o.responses)
 }
 
 // look cuts what has stalled, from time to time.
