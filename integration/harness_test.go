@@ -122,8 +122,9 @@ func passOn(ctx context.Context, w http.ResponseWriter, r *http.Request, client 
 	return response
 }
 
-// patience is how long tests wait for what has to happen.
-const patience = 20 * time.Second
+// patience is how long tests wait for what has to happen. Where twenty processes share a
+// processor, Caddy takes twenty seconds to start.
+const patience = time.Minute
 
 // caddy is a Caddy process that serves one site over HTTP/1.1 on a unix socket and
 // over TLS, with HTTP/2 and HTTP/3, on a port.
@@ -337,11 +338,24 @@ func (c *caddy) reload(site string) error {
 	if body, _ := io.ReadAll(response.Body); response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", response.Status, body)
 	}
-	// The old configuration's server may be closing connections that are idle.
+	c.eventually("the old configuration's servers no longer listen", func() bool { return !c.isToShutDown() })
+	// They may be closing connections that are idle.
 	c.h1.CloseIdleConnections()
 	c.h1TLS.CloseIdleConnections()
 	c.h2.CloseIdleConnections()
 	return nil
+}
+
+// isToShutDown reports whether a server of an unloaded configuration has yet to begin with
+// that, which is up to goroutines that Caddy starts last.
+func (c *caddy) isToShutDown() bool {
+	c.t.Helper()
+	for stack := range strings.SplitSeq(c.goroutines(), "\n\n") {
+		if strings.Contains(stack, "caddyhttp.(*App).stop") && !strings.Contains(stack, "Shutdown(") && !strings.Contains(stack, "WaitGroup") {
+			return true
+		}
+	}
+	return false
 }
 
 // metric returns the value of a sample, written as in the exposition format.
