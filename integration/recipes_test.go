@@ -120,14 +120,14 @@ func TestRecipesSession(t *testing.T) {
 	auth := newSessions(t, map[string]string{"a1": "alice", "a2": "alice", "b1": "bob", "n1": ""})
 	u := newUpstream(t, "")
 	u.setAnswer(ofUser)
-	c := start(t, recipe(t, recipes, "session", "localhost:9001", auth.Listener.Addr().String(),
-		"localhost:9000", u.Listener.Addr().String(), "max_age 5m", quick+"\nmax_age 1s"))
+	site := func(maxAge string) string {
+		return recipe(t, recipes, "session", "localhost:9001", auth.Listener.Addr().String(),
+			"localhost:9000", u.Listener.Addr().String(), "max_age 5m", quick+"\nmax_age "+maxAge)
+	}
+	c := start(t, site("5m"))
 	const path = "/api/me?sse_format=full"
-	var streams []*connection
 	for session, user := range map[string]string{"a1": "alice", "a2": "alice", "b1": "bob"} {
-		s := c.open("h1", path, "", "Cookie", "session="+session, "X-User", "root")
-		c.shows(s, `{"user":"`+user+`"}`)
-		streams = append(streams, s)
+		c.shows(c.open("h1", path, "", "Cookie", "session="+session, "X-User", "root"), `{"user":"`+user+`"}`)
 	}
 	if n := c.pollers(); n != 2 {
 		t.Errorf("%d documents are polled for two users with three sessions", n)
@@ -147,11 +147,12 @@ func TestRecipesSession(t *testing.T) {
 		t.Errorf("the auth service was asked %d times for polls", auth.asked-asked)
 	}
 	auth.mu.Unlock()
+	c = start(t, site("1s"))
+	s := c.open("h1", path, "", "Cookie", "session=b1")
 	auth.end("b1")
-	for _, s := range streams {
-		if e, err := c.tryNext(s); err != io.EOF {
-			t.Errorf("%v, %.100s", err, e.Data)
-		}
+	c.shows(s, `{"user":"bob"}`)
+	if e, err := c.tryNext(s); err != io.EOF {
+		t.Errorf("%v, %.100s", err, e.Data)
 	}
 	c.refuses(path, http.StatusUnauthorized, "Cookie", "session=b1")
 }
@@ -399,7 +400,7 @@ func TestRecipesTroubleshooting(t *testing.T) {
 func TestRecipesLook(t *testing.T) {
 	curl := program(t, "curl")
 	u := newUpstream(t, numbered(0))
-	c := start(t, u.site(quick+"\ntimeout 300ms\nmax_body 2KB"))
+	c := start(t, u.site(quick+"\ntimeout 300ms"))
 	look := func(want string) {
 		t.Helper()
 		script := blocksOf(t, troubleshooting, "sh look")[0]
@@ -418,9 +419,11 @@ func TestRecipesLook(t *testing.T) {
 		u.set(numbered(0))
 		look(`"state":"live"`)
 	}
+	stale(`"timeout"`, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	c = start(t, u.site(quick+"\nmax_body 2KB")) // a poll that timed out would leave no turn to tell of
+	look(`"state":"live"`)
 	stale("503", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(503) })
 	stale("302", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/login", 302) })
-	stale(`"timeout"`, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	stale(`"invalid"`, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "<html>") })
 	stale(`"incomplete"`, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "9")
