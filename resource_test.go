@@ -231,7 +231,7 @@ func TestPollsRecover(t *testing.T) {
 	defer s.close()
 	src := &source{&Handler{generation: 1, logger: s.h.logger}, answering(`{"n":2}`), s.server, nil}
 	r := fed(new(Handler))
-	r.poller = poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Second, maxBody: 100}
+	r.poller = poller{target: target{uri: "/", originalURI: "/"}, timeout: time.Minute, maxBody: 100}
 	v := r.watch(s.h, wish{format: formatPatch})
 	bad := new(jsondiff.Document) // no document is like this one
 	for _, held := range []*jsondiff.Document{bad, nil} {

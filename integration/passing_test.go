@@ -181,7 +181,7 @@ func TestWrappers(t *testing.T) {
 					if doc = apply(t, doc, c.next(s).Data); numberIn(doc) != n {
 						t.Errorf("%s: %v", protocol, doc)
 					}
-					if late := time.Since(began); late > 5*time.Second {
+					if late := time.Since(began); late > 10*time.Second {
 						t.Errorf("%s: the event came after %v", protocol, late)
 					}
 				}

@@ -31,7 +31,8 @@ func TestForwardedHeadersDivideClients(t *testing.T) {
 			for n, s := range streams {
 				own := []string{"alice", "session=alice", "bob", "session=bob"}[n]
 				e := c.next(s)
-				if i == 0 && !strings.Contains(e.Data, `"owner":"`+own+`"`) || i > 0 && strings.Contains(e.Data, "owner") {
+				whole := strings.HasPrefix(e.Data, wholePatch) // also where the stream has fallen behind
+				if i == 0 && !whole || whole != strings.Contains(e.Data, `"owner":"`+own+`"`) || whole != strings.Contains(e.Data, "owner") {
 					t.Fatalf("%s: %s is sent %.200s", protocol, own, e.Data)
 				}
 			}

@@ -56,7 +56,7 @@ func TestSlowClients(t *testing.T) {
 		slowest = max(slowest, time.Since(changed))
 	}
 	t.Logf("the live client waited %v at most", slowest)
-	if slowest > 5*time.Second {
+	if slowest > 10*time.Second {
 		t.Error("that is too long")
 	}
 	all.Wait()
@@ -121,7 +121,7 @@ func TestDeadReadersAreCut(t *testing.T) {
 		first = time.Since(began)
 	}
 	t.Logf("connected within %v, cut after %v to %v; the live client waited %v at most", connected, first, last, slowest)
-	if first < 10*time.Second || slowest > 5*time.Second {
+	if first < 10*time.Second || slowest > 8*time.Second {
 		t.Error("too early, or too slow")
 	}
 	if n := c.metric(`caddy_poll_sse_stream_ends_total{reason="write_failed"}`); n != dead+1 {

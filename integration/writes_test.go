@@ -67,8 +67,7 @@ func TestWritesConcernTheirPathOnly(t *testing.T) {
 	for _, path := range []string{"/api/a", "/api/b"} {
 		c.next(c.open("h1", path, ""))
 	}
-	var polled []string
-	write := func(method, path string, status int) {
+	write := func(method, path string, status int, want ...string) {
 		t.Helper()
 		before := u.count()
 		request, err := http.NewRequest(method, "http://localhost"+path, nil)
@@ -83,32 +82,26 @@ func TestWritesConcernTheirPathOnly(t *testing.T) {
 		if response.StatusCode != status {
 			t.Errorf("%s %s: %s", method, path, response.Status)
 		}
-		time.Sleep(200 * time.Millisecond)
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		polled = nil
-		for _, r := range u.polls[before:] {
-			if r.Method == http.MethodGet {
-				polled = append(polled, r.URL.Path)
+		polled := func() (paths []string) {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			for _, r := range u.polls[before:] {
+				if r.Method == http.MethodGet {
+					paths = append(paths, r.URL.Path)
+				}
 			}
+			return paths
+		}
+		c.eventually(fmt.Sprintf("%v is polled", want), func() bool { return len(polled()) >= len(want) })
+		time.Sleep(200 * time.Millisecond) // for what should not come
+		if got := polled(); !slices.Equal(got, want) {
+			t.Errorf("%s %s: polled %v, want %v", method, path, got, want)
 		}
 	}
-	for _, step := range []struct {
-		method, path string
-		status       int
-		want         string
-	}{
-		{"PUT", "/api/a/1", 200, "[/api/a]"},
-		{"PATCH", "/api/b", 200, "[/api/b]"},
-		{"DELETE", "/api", 200, "[]"},
-		{"POST", "/api/c", 200, "[]"},
-	} {
-		if write(step.method, step.path, step.status); fmt.Sprint(polled) != step.want {
-			t.Errorf("%s %s: polled %v, want %s", step.method, step.path, polled, step.want)
-		}
-	}
+	write("PUT", "/api/a/1", 200, "/api/a")
+	write("PATCH", "/api/b", 200, "/api/b")
+	write("DELETE", "/api", 200)
+	write("POST", "/api/c", 200)
 	u.setAnswer(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(422) })
-	if write("PUT", "/api/a/1", 422); len(polled) != 0 {
-		t.Errorf("a write that failed polls %v", polled)
-	}
+	write("PUT", "/api/a/1", 422) // has failed
 }
