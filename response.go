@@ -241,6 +241,8 @@ const (
 	// apart, have found none that ends.
 	exitStall = 20 * time.Millisecond
 	exitLooks = 10
+	// exitLongest is after how long writes are cut even if some end: clients could take turns.
+	exitLongest = 2 * time.Second
 	// exitPatience is how long its end may take, before the connection is closed.
 	exitPatience = 500 * time.Millisecond
 )
