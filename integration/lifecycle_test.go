@@ -100,6 +100,10 @@ func TestStopWithStalledClients(t *testing.T) {
 			c.eventually("writes block", func() bool {
 				return strings.Count(c.goroutines(), "caddy-poll-sse.(*response).write") >= 5 && strings.Contains(c.goroutines(), ".firstPoll(")
 			})
+			time.Sleep(time.Second) // until the windows are full
+			if n := strings.Count(c.goroutines(), "caddy-poll-sse.(*response).write"); n < 5 {
+				t.Errorf("%d writes block", n)
+			}
 			c.endsSoon()
 		})
 	}
