@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -107,6 +108,34 @@ func TestStopWithStalledClients(t *testing.T) {
 			c.endsSoon()
 		})
 	}
+}
+
+// Nor do stalled clients that leave in turns.
+func TestStopWhileClientsLeave(t *testing.T) {
+	u := newUpstream(t, "")
+	large := strings.Repeat(filler, 2000) // more than a socket holds
+	u.setAnswer(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%q", large) })
+	c := start(t, u.site("interval 1h"))
+	var conns []net.Conn
+	for range 100 {
+		conn, err := net.Dial("unix", filepath.Join(c.dir, "h1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "GET /api/x HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n")
+		conns = append(conns, conn)
+	}
+	c.eventually("writes block", func() bool {
+		return strings.Count(c.goroutines(), "caddy-poll-sse.(*response).write") >= len(conns)
+	})
+	go func() {
+		for _, conn := range conns {
+			time.Sleep(100 * time.Millisecond)
+			conn.Close()
+		}
+	}()
+	c.endsSoon()
 }
 
 // endsSoon expects that the process waits for no heartbeat, and not until those who read
