@@ -301,22 +301,7 @@ func (h *Handler) shutDown() {
 	for time.Since(began) < time.Duration(h.Drain) || h.open.any() {
 		if caddy.Exiting() {
 			h.beginExit()
-			time.Sleep(exitGrace)
-			// Those that come to it end by themselves, on a busy machine later than others.
-			// Those that write while none ends are not read.
-			last := time.Now().Add(exitLongest)
-			for open, still := h.open.count(), 0; open > 0; {
-				time.Sleep(exitStall)
-				before := open
-				if open = h.open.count(); open < before {
-					still = 0
-				} else {
-					still++
-				}
-				if still >= exitLooks || time.Now().After(last) {
-					h.open.cutStalled(exitStall)
-				}
-			}
+			h.open.awaitEnd()
 			return
 		}
 		time.Sleep(20 * time.Millisecond)

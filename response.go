@@ -296,6 +296,26 @@ func (o *openStreams) look() {
 	}
 }
 
+// awaitEnd waits until all have ended, which those that come to it do by themselves when
+// the process ends, on a busy machine later than others. Those that write while none ends
+// are not read: they are cut.
+func (o *openStreams) awaitEnd() {
+	time.Sleep(exitGrace)
+	last := time.Now().Add(exitLongest)
+	for open, still := o.count(), 0; open > 0; {
+		time.Sleep(exitStall)
+		before := open
+		if open = o.count(); open < before {
+			still = 0
+		} else {
+			still++
+		}
+		if still >= exitLooks || time.Now().After(last) {
+			o.cutStalled(exitStall)
+		}
+	}
+}
+
 // cutStalled ends the writes of chunks that have taken that long, and, where that does
 // not help in as much time again, their connections. A look at all streams now and then
 // costs less than a deadline for each write.
