@@ -175,7 +175,7 @@ func serve(src *source, w http.ResponseWriter, r *http.Request) (err error) {
 func (p *poller) judge(ctx context.Context, rec *recorder, err error) pollResult {
 	var handlerError caddyhttp.HandlerError
 	unanswered := err == nil && rec.status == 0
-	if unanswered { // a client's own request may be
+	if unanswered { // as if the upstream had no such path
 		rec.status = http.StatusNotFound
 	} else if errors.As(err, &handlerError) && rec.status == 0 {
 		rec.status = handlerError.StatusCode
