@@ -118,12 +118,12 @@ func TestEncodedLongPoll(t *testing.T) {
 	}
 }
 
-// A loop of curl, as the README has it, sees every version.
+// A loop of curl, as docs/clients.md has it, sees every version.
 func TestCurlLongPoll(t *testing.T) {
 	curl := program(t, "curl")
 	u := newUpstream(t, numbered(0))
 	c := start(t, u.site("interval 20ms"))
-	script := blocks(t, "sh long-poll")[0]
+	script := blocksOf(t, "docs/clients.md", "sh long-poll")[0]
 	script = strings.ReplaceAll(script, "curl ", curl+" --unix-socket "+c.dir+"/h1 ")
 	script = strings.ReplaceAll(script, "http://localhost:8080/api/prices", "http://localhost/api/n")
 	out, stop := shell(t, script)
