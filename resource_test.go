@@ -318,4 +318,12 @@ func TestReasonsQuoteNothingThatWasForwarded(t *testing.T) {
 	if got := log.All()[0].ContextMap()["error"]; got != refused.Error() {
 		t.Errorf("where nothing is forwarded, logged is %q", got)
 	}
+	lines, log = observer.New(zap.DebugLevel)
+	h := &Handler{logger: zap.New(lines)}
+	r := newResource(h, target{header: http.Header{"X-User": {"secret"}}}, "")
+	defer r.close()
+	r.settle(t.Context(), &source{handler: h}, pollResult{kind: pollFailed, cause: "error", err: errors.New("secret")})
+	if n := log.Len(); n != 1 || strings.Contains(fmt.Sprint(log.All()[0].ContextMap()), "secret") {
+		t.Errorf("%d lines: %v", n, log.All())
+	}
 }
